@@ -1,0 +1,117 @@
+"""What lies where: structures on the computing grid, whatever file or formula they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thermosim.anatomy.grid import Grid
+
+Role = Literal["background", "organ", "tumor", "vessel", "risk"]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One labelled thing: its name, the tissue whose properties it has, and what it is for.
+
+    `role`: ``organ`` is the liver itself; ``tumor`` gets a margin; ``vessel`` is a heat sink and
+    names its `vessel_group` (portal_vein, hepatic_vein, artery, vena_cava, ...); ``risk`` is an
+    organ whose highest temperature is reported; ``background`` is everything else.
+    """
+
+    label: int
+    name: str
+    tissue: str
+    role: Role
+    vessel_group: str | None = None
+
+
+@dataclass(frozen=True)
+class TriangleSurface:
+    """A triangulated surface in the patient's frame.
+
+    `points` (n, 3) LPS [m]; `triangles` (m, 3) indices, outward normals.
+    """
+
+    points: NDArray[np.float64]
+    triangles: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Lumen:
+    """The open vessels of one group, known more finely than the grid.
+
+    `signed_distance` [m]: distance of each cell centre to the vessel wall, negative in the blood
+    (only its values within a few cells of the wall matter). `radius` [m]: local radius of the
+    vessel whose wall is nearest. Both float32 of the grid's shape.
+    """
+
+    group: str
+    signed_distance: NDArray[np.float32]
+    radius: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Structures on the computing grid.
+
+    `labels` uint8 of the grid's shape, each value the `label` of one of `structures` (0 is always
+    the background). Vessels thinner than the threshold are not labelled: they count as perfusion
+    of the organ around them. `liver_mask` is the whole organ inside its capsule: parenchyma,
+    tumours and the vessels within. `notes` are warnings for the user and the report.
+    """
+
+    grid: Grid
+    labels: NDArray[np.uint8]
+    structures: tuple[Structure, ...]
+    liver_mask: NDArray[np.bool_]
+    tumor_surfaces: dict[str, TriangleSurface]
+    lumens: tuple[Lumen, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def structure(self, name: str) -> Structure:
+        """The structure called `name`."""
+        for candidate in self.structures:
+            if candidate.name == name:
+                return candidate
+        raise KeyError(name)
+
+    def with_role(self, role: Role) -> tuple[Structure, ...]:
+        """All structures of one role."""
+        return tuple(s for s in self.structures if s.role == role)
+
+
+class AnatomySource(Protocol):
+    """A patient or phantom before it is laid on a grid."""
+
+    @property
+    def structures(self) -> tuple[Structure, ...]:
+        """All structures, the background (label 0) first."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Warnings met while reading."""
+        ...
+
+    def extent(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper corner of what is known [m, LPS]."""
+        ...
+
+    def tumor_centers(self) -> dict[str, NDArray[np.float64]]:
+        """Centre of each tumour [m, LPS], by name."""
+        ...
+
+    def rasterize(self, grid: Grid, minimum_vessel_diameter: float) -> Anatomy:
+        """Lay the structures on an isotropic, axis-aligned grid.
+
+        `minimum_vessel_diameter` [m]: vessels thinner than this are left out.
+        """
+        ...
+
+    def display_surfaces(self) -> dict[str, TriangleSurface]:
+        """The whole anatomy as light surfaces for a picture, by structure name."""
+        ...
