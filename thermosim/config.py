@@ -255,7 +255,9 @@ class ProtocolConfig:
 class DamageConfig:
     """Constants of the three models of death, computed side by side."""
 
-    criterion: str = "arrhenius"  # the zone the verdict uses: arrhenius | arrhenius_99 | cem43 | three_state | isotherm_50 | isotherm_54 | isotherm_60
+    # The zone the verdict uses: arrhenius | arrhenius_99 | cem43 | three_state | isotherm_50 |
+    # isotherm_54 | isotherm_60.
+    criterion: str = "arrhenius"
     frequency_factor: float = 7.39e39  # A 1/s
     activation_energy: float = 2.577e5  # E_a J/mol
     cem43_threshold: float = 240.0  # min
@@ -272,7 +274,9 @@ class SolverConfig:
     """Numerical tolerances; each has a meaning a user can check."""
 
     potential_tolerance: float = 1e-6  # relative residual of the potential
-    resolve_tolerance: float = 0.02  # estimated relative error of the field in energy norm that triggers a solve
+    resolve_tolerance: float = (
+        0.02  # estimated relative error of the field in energy norm that triggers a solve
+    )
     maximum_iterations: int = 60
     maximum_time_step: float = 2.0  # s
     maximum_temperature_rise: float = 5.0  # K per time step
@@ -318,3 +322,21 @@ class SimulationConfig:
     backend: BackendConfig = field(default_factory=BackendConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     resume: str | None = None  # directory of an interrupted run
+
+
+ANATOMY_KINDS: dict[str, type[AnatomyConfig]] = {
+    "phantom": PhantomAnatomyConfig,
+    "label_map": LabelMapAnatomyConfig,
+    "surfaces": SurfacesAnatomyConfig,
+}
+"""Schema of the anatomy group by its `kind`."""
+
+
+def register_schemas() -> None:
+    """Make the dataclasses known to Hydra, so that the YAML is checked as it is composed."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.store(name="simulation_schema", node=SimulationConfig)
+    for kind, schema in ANATOMY_KINDS.items():
+        store.store(group="anatomy", name=f"{kind}_schema", node=schema)

@@ -25,3 +25,9 @@ class NumericalError(ThermosimError):
     """A field became non-finite or a solver did not converge; says where and when (exit code 3)."""
 
     exit_code = 3
+
+
+class Interrupted(ThermosimError):
+    """The user stopped a run; its checkpoint is kept (exit code 130)."""
+
+    exit_code = 130

@@ -1,100 +1,568 @@
-"""The state of a treatment and what a run of it returns (the time loop follows)."""
+"""The time loop: a treatment from the first second to the last."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+import math
+import signal
+import sys
+import threading
+import time as wall_clock
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thermosim.anatomy.anatomy import Anatomy
+from thermosim import checkpoint as checkpoints
+from thermosim.applicators.generator import Circuit, Drive, Generator
+from thermosim.applicators.protocol import Protocol, Segment
 from thermosim.applicators.electrode import Electrode
+from thermosim.audit import Ledger
+from thermosim.backends.base import Backend, Layout
+from thermosim.callbacks import Callback, Progress
+from thermosim.clock import Clock
+from thermosim.errors import InputError, Interrupted, NumericalError
+from thermosim.physics.bioheat import HeatFlows
+from thermosim.simulation_result import (
+    EnergyAudit,
+    RunInfo,
+    SimulationResult,
+    Traces,
+)
+from thermosim.treatment import Problem, Treatment
 
-Field = NDArray[np.float32]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "EnergyAudit",
+    "Problem",
+    "RunInfo",
+    "Simulation",
+    "SimulationResult",
+    "Traces",
+    "estimate_memory",
+    "run",
+]
+
+LARGEST_POWER_CHANGE = 0.2
+"""Relative change of the power after which the time step is chosen afresh."""
 
 
-@dataclass(frozen=True)
-class EnergyAudit:
-    """Where the energy went [J]; `relative_error` = |in − sum of the rest| / in."""
+def estimate_memory(shape: tuple[int, int, int], n_electrodes: int) -> int:
+    """Bytes a run of this size takes at its peak, Python and its libraries included.
 
-    electrical: float
-    stored: float
-    perfusion: float
-    vessels: float
-    cooled_needles: float
-    faces: float
-    metabolic: float
-    relative_error: float
-
-
-@dataclass(frozen=True)
-class Traces:
-    """Readings over time. Arrays of shape (n_times,) or (n_times, n_electrodes).
-
-    `time` [s], `voltage` [V RMS], `current` [A RMS], `power` [W] per electrode; `impedance` [Ω] of
-    what the generator drives (NaN while off), `total_power` [W], `hottest_temperature` [°C],
-    `ablated_volume` [m³] by the chosen criterion, `electrical_energy` [J] delivered so far.
+    Per cell: nine float32 fields of heat and damage, one of σ, four of links, four of scratch, potential
+    and one field per terminal, a seventh more for coarse levels, labels; and at the end the results
+    as host arrays.
     """
-
-    time: NDArray[np.float64]
-    voltage: NDArray[np.float64]
-    current: NDArray[np.float64]
-    power: NDArray[np.float64]
-    impedance: NDArray[np.float64]
-    total_power: NDArray[np.float64]
-    hottest_temperature: NDArray[np.float64]
-    ablated_volume: NDArray[np.float64]
-    electrical_energy: NDArray[np.float64]
+    padded = Layout(shape).size
+    fields = 4 * (18 + n_electrodes) + 1 + 4 * 7 / 7
+    return int(padded * (fields + 20)) + 400_000_000
 
 
-@dataclass(frozen=True)
-class RunInfo:
-    """How the run was computed."""
+@contextmanager
+def _deferred_interrupt() -> Iterator[list[bool]]:
+    """Ctrl-C sets a flag instead of breaking a step apart (in the main thread)."""
+    asked = [False]
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
 
-    backend: str  # cpu | cuda
-    device: str  # processor or GPU and compiler, in words
-    kernel_digest: str
-    solver_seconds: float
-    cell_updates: int  # cells × heat-step evaluations
-    time_steps: int
-    potential_solves: int
-    potential_iterations: int
-    peak_memory_bytes: int
+    def remember(_signal: int, _frame: FrameType | None) -> None:
+        if asked[0]:  # the second time at once
+            raise KeyboardInterrupt
+        asked[0] = True
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@dataclass
+class _Records:
+    """Rows of the traces while they grow."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def traces(self, n_electrodes: int) -> Traces:
+        def column(name: str) -> NDArray[np.float64]:
+            empty = np.empty((0, n_electrodes)) if name in ("voltage", "current", "power") else np.empty(0)
+            return np.array([row[name] for row in self.rows], dtype=float) if self.rows else empty
+
+        return Traces(**{name: column(name) for name in Traces.__dataclass_fields__})
+
+
+class Simulation:
+    """One run of one problem on one backend."""
+
+    def __init__(self, problem: Problem, backend: Backend) -> None:
+        self.problem, self.backend = problem, backend
+        self.solver = problem.solver
+        self.protocol = Protocol(problem.protocol, [e.name for e in problem.electrodes])
+        self.treatment = Treatment(problem, backend)
+        self.clock = Clock(self.solver.maximum_time_step, self.solver.maximum_temperature_rise)
+        self.ledger = Ledger()
+        self.records = _Records()
+        self.segment: Segment | None = None
+        self.has_begun = False
+        self.generator: Generator | None = None
+        self.circuit: Circuit | None = None
+        self.conductance_factor = 1.0  # change of the conductance since the last solve
+        self.heat_pattern: NDArray[np.float64] | None = None  # terminal voltages the heat field is for
+        self.heat_power = (0.0, 0.0)  # Σ q h³ of the heat field, all and in blood [W]
+        self.delivered: float | None = None  # power of the last reading [W], None before the first
+        self.worst_power_error = 0.0
+        self.initial_impedance = self.final_impedance = math.nan
+        self.admittance: NDArray[np.float64] | None = None
+        self.drive: Drive | None = None
+        self.power_scale = 0.0
+        self.last_voltages, self.last_scale = np.empty(0), 0.0
+        self.next_record = 0.0
+        self.next_checkpoint = 60.0 * self.solver.checkpoint_interval_min
+        self.n_steps = 0
+        self.solver_seconds = 0.0
+        self._metabolic_power = self._metabolic()
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self, callbacks: Sequence[Callback] = (), checkpoint: Path | None = None) -> SimulationResult:
+        """From the present moment to the end of the protocol."""
+        with _deferred_interrupt() as interrupted:
+            while self.clock.time < self.protocol.duration - 1e-9:
+                begun = wall_clock.perf_counter()
+                self._enter_segment()
+                self._step()
+                self.solver_seconds += wall_clock.perf_counter() - begun
+                for callback in callbacks:
+                    callback(self._progress())
+                due = self.clock.time >= self.next_checkpoint
+                if checkpoint is not None and (due or interrupted[0]):
+                    self.save(checkpoint)
+                    self.next_checkpoint = self.clock.time + 60.0 * self.solver.checkpoint_interval_min
+                if interrupted[0]:
+                    raise Interrupted(f"stopped at {self.clock.time:.1f} s of simulated time")
+        begun = wall_clock.perf_counter()
+        self._close_step()
+        self._record(self._hottest, force=True)
+        self.solver_seconds += wall_clock.perf_counter() - begun
+        return self.result()
+
+    _flows: HeatFlows | None = None
+    _pending: tuple[float, float, float] | None = None  # step, power, power in blood of the last step
+    _hottest: float = math.nan
+
+    def _step(self) -> None:
+        """One time step: read the tissue, set the generator, heat, count the dead."""
+        treatment, clock = self.treatment, self.clock
+        self._close_step()
+        self._set_drive()
+        self._record(self._hottest)
+        power = self.drive.total_power if self.drive is not None and self.drive.on else 0.0
+        step = clock.next_step(self._next_event())
+        in_blood = self.power_scale * self.heat_power[1]
+        treatment.enthalpy, treatment.temperature, before = treatment.bioheat.advance(
+            treatment.enthalpy,
+            treatment.temperature,
+            treatment.heat,
+            self.power_scale,
+            step,
+            treatment.explicit_limit,
+        )
+        treatment.damage_models.advance(treatment.damage, before, treatment.temperature, step)
+        clock.learn(step, treatment.bioheat.largest_change(treatment.enthalpy, before))
+        clock.time += step
+        self.n_steps += 1
+        self._pending = (step, power, in_blood)
+
+    def _close_step(self) -> None:
+        """k and W of the present state; book the step that led to it."""
+        treatment = self.treatment
+        damage = treatment.damage
+        shutdown = damage.dead if treatment.thermal_law.shutdown == "viability" else damage.integral
+        perfused, self._hottest, finite = treatment.bioheat.prepare(treatment.temperature, shutdown)
+        if not finite:
+            x, y, z = (1e3 * v for v in treatment.where_broken())
+            raise NumericalError(
+                f"the temperature is not finite at {self.clock.time:.2f} s near ({x:.1f}, {y:.1f}, {z:.1f}) mm LPS; "
+                "lower solver.maximum_time_step or check the tissue's values"
+            )
+        flows = treatment.bioheat.heat_flows(treatment.temperature, perfused)
+        if self._pending is not None and self._flows is not None:
+            step, power, in_blood = self._pending
+            self.ledger.add_step(step, power, self._metabolic_power, in_blood, self._flows, flows)
+        self._flows, self._pending = flows, None
+
+    # ------------------------------------------------------------------ generator and potential
+
+    def _enter_segment(self) -> None:
+        """Move needles and hand over to a new generator when a segment begins, or ends for good."""
+        segment = self.protocol.segment_at(self.clock.time)
+        if segment is self.segment and self.has_begun:
+            return
+        self._take_over(segment)
+        self.clock.suggestion = math.inf
+
+    def _take_over(self, segment: Segment | None) -> None:
+        treatment = self.treatment
+        if segment is not None:
+            electrodes = segment.electrodes(self.problem.electrodes)
+            if electrodes != treatment.electrodes:
+                self._move(electrodes)
+        self.segment, self.has_begun = segment, True
+        self.generator = None if segment is None else self.protocol.generator(segment)
+        self.drive = self.circuit = self.heat_pattern = self.delivered = None
+        self.power_scale = 0.0
+
+    def _move(self, electrodes: tuple[Electrode, ...]) -> None:
+        """Put the needles elsewhere and book the heat of cells that metal enters or leaves."""
+        treatment, bioheat = self.treatment, self.treatment.bioheat
+        if not self.has_begun:
+            treatment.place(electrodes)
+            return
+        self._close_step()
+        stored = bioheat.stored_heat(treatment.enthalpy)
+        treatment.place(electrodes)
+        self.ledger.displaced += bioheat.stored_heat(treatment.enthalpy) - stored
+        self._close_step()
 
     @property
-    def cell_updates_per_second(self) -> float:
-        return self.cell_updates / self.solver_seconds if self.solver_seconds > 0 else 0.0
+    def _segment_time(self) -> float:
+        return self.clock.time - (self.segment.start if self.segment is not None else 0.0)
+
+    def _set_drive(self) -> None:
+        """Let the generator read the circuit and choose its output."""
+        if self.generator is None:
+            self.drive, self.power_scale = None, 0.0
+            return
+        time = self._segment_time
+        if self._potential_is_stale():
+            self._solve()
+        assert self.circuit is not None
+        circuit = self.circuit.scaled(self.conductance_factor)
+        power_before = self.delivered or 0.0
+        self.drive = self.generator.drive(time, circuit)
+        self.delivered = self.drive.total_power if self.drive.on else 0.0
+        if not self.drive.on:
+            self.power_scale = 0.0
+            if power_before > 0.0:
+                self.clock.suggestion = min(self.clock.suggestion, 1.0)
+            return
+        self._fit_heat(self.drive)
+        if math.isnan(self.initial_impedance):
+            self.initial_impedance = self.drive.impedance
+        self.final_impedance = self.drive.impedance
+        if abs(self.drive.total_power - power_before) > LARGEST_POWER_CHANGE * self.drive.total_power:
+            fastest = self.treatment.bioheat.fastest_heating(self.treatment.heat)
+            self.clock.expect(self.power_scale * fastest)
+
+    def _potential_is_stale(self) -> bool:
+        treatment = self.treatment
+        if self.circuit is None or self.heat_pattern is None:
+            return True
+        assert treatment.potential is not None
+        if self.delivered == 0.0 and self.generator is not None:
+            # nothing flows: look again when the pause ends
+            if self.generator.next_event(self._segment_time - 1e-6) > self._segment_time + 1e-6:
+                return False
+        self.conductance_factor, error = treatment.potential.drift(treatment.temperature, treatment.heat)
+        return error > self.solver.resolve_tolerance
+
+    def _solve(self) -> None:
+        treatment = self.treatment
+        potential = treatment.potential
+        assert potential is not None
+        assert self.generator is not None
+        if potential.terminals != self.generator.terminals:
+            potential.set_terminals(self.generator.terminals)
+        potential.update_conductances(treatment.temperature)
+        try:
+            potential.solve(self.solver.potential_tolerance, self.solver.maximum_iterations)
+        except NumericalError as error:
+            raise NumericalError(f"at {self.clock.time:.2f} s: {error}") from error
+        matrix, single = potential.admittances()
+        self.circuit, self.conductance_factor = Circuit(matrix, single), 1.0
+        if self.admittance is None:
+            self.admittance = matrix
+        self.heat_pattern = None
+
+    def _fit_heat(self, drive: Drive) -> None:
+        """Heat field for the drive's voltages; only its scale changes while their ratios stay."""
+        treatment, largest = self.treatment, float(np.max(np.abs(drive.voltages)))
+        pattern = drive.voltages / largest
+        known = self.heat_pattern
+        if known is None or known.shape != pattern.shape or np.max(np.abs(known - pattern)) > 1e-6:
+            assert treatment.potential is not None
+            scratch = treatment.workspace.first
+            self.heat_power = treatment.potential.joule_heating(pattern, scratch, treatment.heat)
+            self.heat_pattern = pattern
+            assert self.circuit is not None
+            given = float(pattern @ self.circuit.admittance @ pattern)
+            error = abs(self.heat_power[0] - given) / given
+            self.worst_power_error = max(self.worst_power_error, error)
+        # the discrete heat is scaled so that it is exactly the power that the generator delivers
+        self.power_scale = drive.total_power / self.heat_power[0]
+        self.last_voltages, self.last_scale = drive.voltages, self.power_scale
+
+    def _next_event(self) -> float:
+        if self.segment is None or self.generator is None:
+            return self.protocol.duration
+        event = self.segment.start + self.generator.next_event(self._segment_time)
+        return min(self.segment.end, event)
+
+    # ------------------------------------------------------------------ bookkeeping
+
+    def _metabolic(self) -> float:
+        law = self.treatment.thermal_law
+        counts = np.bincount(self.problem.anatomy.labels.ravel(), minlength=len(law.metabolic))
+        living = np.where(law.capacity > 0, law.metabolic, 0.0)
+        return float(np.sum(counts[: len(living)] * living)) * self.treatment.spacing**3
+
+    def _record(self, hottest: float, force: bool = False) -> None:
+        if not force and self.clock.time < self.next_record - 1e-9:
+            return
+        n = len(self.problem.electrodes)
+        drive = self.drive
+        on = drive is not None and drive.on
+        self.records.rows.append(
+            {
+                "time": self.clock.time,
+                "voltage": drive.electrode_voltages.tolist() if on and drive else [0.0] * n,
+                "current": drive.electrode_currents.tolist() if on and drive else [0.0] * n,
+                "power": drive.electrode_powers.tolist() if on and drive else [0.0] * n,
+                "impedance": drive.impedance if on and drive else math.nan,
+                "total_power": drive.total_power if on and drive else 0.0,
+                "hottest_temperature": hottest,
+                "ablated_volume": self._ablated_volume(),
+                "electrical_energy": self.ledger.electrical,
+            }
+        )
+        self.next_record = self.clock.time + self.solver.report_interval
+
+    def _ablated_volume(self) -> float:
+        """Volume [m³] of tissue cells dead by the chosen criterion (whole cells: a trace, no outcome)."""
+        treatment, config = self.treatment, self.problem.damage
+        damage, criterion = treatment.damage, config.criterion
+        if criterion.startswith("isotherm_"):
+            field_, threshold = damage.highest_temperature, float(criterion.removeprefix("isotherm_"))
+        else:
+            field_, threshold = {
+                "arrhenius": (damage.integral, 1.0),
+                "arrhenius_99": (damage.integral, 4.6),
+                "cem43": (damage.dose, config.cem43_threshold),
+                "three_state": (damage.dead, config.three_state_threshold),
+            }[criterion]
+        cells = treatment.damage_models.dead_cells(field_, treatment.bioheat.conductivity, threshold)
+        return cells * treatment.spacing**3
+
+    def _progress(self) -> Progress:
+        updates = self.treatment.bioheat.evaluations * self.treatment.layout.n_cells
+        power = self.drive.total_power if self.drive is not None and self.drive.on else 0.0
+        rate = updates / max(self.solver_seconds, 1e-9)
+        return Progress(self.clock.time, self.protocol.duration, self._hottest, power, rate)
+
+    def result(self) -> SimulationResult:
+        """Everything in host memory."""
+        treatment, bioheat = self.treatment, self.treatment.bioheat
+        potential = treatment.potential
+        assert potential is not None
+        stored = bioheat.stored_heat(treatment.enthalpy)
+        volts = treatment.workspace.first
+        self.backend.on_cells("scale_add", treatment.layout, np.float32(0), volts, np.float32(0), volts)
+        if len(self.last_voltages) == len(potential.fields):
+            potential.superpose(self.last_voltages, volts)
+        damage = treatment.damage
+        return SimulationResult(
+            anatomy=self.problem.anatomy,
+            electrodes=treatment.electrodes,
+            temperature=treatment.host(treatment.temperature) + np.float32(treatment.reference),
+            highest_temperature=treatment.host(damage.highest_temperature),
+            damage_integral=treatment.host(damage.integral),
+            thermal_dose=treatment.host(damage.dose),
+            dead_fraction=treatment.host(damage.dead),
+            volumetric_heat_source=np.float32(self.last_scale) * treatment.host(treatment.heat),
+            electric_potential=treatment.host(volts),
+            solid_mask=treatment.solid_mask,
+            traces=self.records.traces(len(self.problem.electrodes)),
+            audit=self.ledger.close(stored),
+            run=RunInfo(
+                backend=self.backend.name,
+                device=self.backend.device,
+                kernel_digest=self.backend.kernel_digest,
+                solver_seconds=self.solver_seconds,
+                cell_updates=bioheat.evaluations * treatment.layout.n_cells,
+                time_steps=self.n_steps,
+                potential_solves=potential.solves,
+                potential_iterations=potential.iterations,
+                peak_memory_bytes=peak_memory(),
+            ),
+            initial_impedance=self.initial_impedance,
+            final_impedance=self.final_impedance,
+            admittance_matrix=np.empty((0, 0)) if self.admittance is None else self.admittance,
+            power_relative_error=self.worst_power_error,
+            treatment_time=self.clock.time,
+            completed=self.clock.time >= self.protocol.duration - 1e-9,
+        )
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _fingerprint(self) -> str:
+        """Which problem this is: its settings, its anatomy, the needles and the kernels."""
+        problem, digest = self.problem, hashlib.sha256()
+        settings = [problem.tissue, problem.vessels, problem.protocol, problem.damage, problem.solver]
+        digest.update(json.dumps([asdict(s) for s in settings], sort_keys=True).encode())
+        digest.update(repr((problem.anatomy.grid, problem.electrodes)).encode())
+        digest.update(np.ascontiguousarray(problem.anatomy.labels).tobytes())
+        digest.update(self.backend.kernel_digest.encode())
+        return digest.hexdigest()
+
+    def _fields(self) -> dict[str, Any]:
+        treatment, potential = self.treatment, self.treatment.potential
+        assert potential is not None
+        fields = {
+            "enthalpy": treatment.enthalpy,
+            "temperature": treatment.temperature,
+            "heat": treatment.heat,
+            "sigma": potential.sigma,
+        }
+        names = ("damage_integral", "thermal_dose", "alive", "dead", "highest_temperature")
+        fields |= dict(zip(names, treatment.damage.arrays, strict=True))
+        fields |= {f"potential_{t}": f for t, f in enumerate(potential.fields)}
+        return fields
+
+    _PLAIN = (
+        "worst_power_error",
+        "initial_impedance",
+        "final_impedance",
+        "next_record",
+        "next_checkpoint",
+        "n_steps",
+        "solver_seconds",
+        "delivered",
+        "conductance_factor",
+        "power_scale",
+        "last_scale",
+        "_hottest",
+    )
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint from which `restore` goes on to the same result."""
+        potential = self.treatment.potential
+        assert potential is not None
+        arrays = {
+            "admittance": self.admittance,
+            "last_voltages": self.last_voltages,
+            "heat_pattern": self.heat_pattern,
+            "circuit": None if self.circuit is None else self.circuit.admittance,
+            "electrode_circuit": None if self.circuit is None else self.circuit.electrode_admittance,
+        }
+        state = {
+            "clock": asdict(self.clock),
+            "ledger": asdict(self.ledger),
+            "records": self.records.rows,
+            "plain": {name: getattr(self, name) for name in self._PLAIN},
+            "heat_power": self.heat_power,
+            "pending": self._pending,
+            "flows": None if self._flows is None else asdict(self._flows),
+            "generator": None if self.generator is None else self.generator.state(),
+            "terminals": potential.terminals,
+            "counts": [potential.solves, potential.iterations, self.treatment.bioheat.evaluations],
+            "arrays": {name: None if a is None else a.tolist() for name, a in arrays.items()},
+        }
+        fields = {name: self.treatment.host(f) for name, f in self._fields().items()}
+        checkpoints.save(path, fields, state, self._fingerprint())
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint of the same problem.
+
+        Raises
+        ------
+        InputError
+            When the checkpoint is missing, damaged or of another problem.
+        """
+        fields, state = checkpoints.load(path, self._fingerprint())
+        try:
+            self._restore(fields, state)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path.name} is damaged ({error}); start the run anew") from error
+
+    def _restore(self, fields: dict[str, NDArray[Any]], state: dict[str, Any]) -> None:
+        treatment = self.treatment
+        self.clock = Clock(**state["clock"])
+        # the segment of the last step: at a segment's very end the next one begins with the next step
+        segment = self.protocol.segment_at(max(0.0, self.clock.time - 1e-6))
+        last = segment if segment is not None else self.protocol.segments[-1]
+        treatment.place(last.electrodes(self.problem.electrodes))
+        self._take_over(segment)
+        potential = treatment.potential
+        assert potential is not None
+        potential.set_terminals(tuple(tuple(t) for t in state["terminals"]))
+        for name, target in self._fields().items():
+            values = self.backend.asarray(fields[name], "float32")
+            treatment.layout.interior(target)[:] = values
+        arrays = {n: None if a is None else np.asarray(a, dtype=float) for n, a in state["arrays"].items()}
+        if arrays["circuit"] is not None:
+            # conductances of the moment of the last solve, without which no heat field can be made
+            potential.restore_conductances()
+            self.circuit = Circuit(arrays["circuit"], arrays["electrode_circuit"])
+        self.admittance, self.heat_pattern = arrays["admittance"], arrays["heat_pattern"]
+        voltages = arrays["last_voltages"]
+        self.last_voltages = np.empty(0) if voltages is None else voltages
+        for name in self._PLAIN:
+            setattr(self, name, state["plain"][name])
+        self.heat_power = tuple(state["heat_power"])
+        self._pending = None if state["pending"] is None else tuple(state["pending"])
+        self._flows = None if state["flows"] is None else HeatFlows(**state["flows"])
+        self.ledger, self.records = Ledger(**state["ledger"]), _Records(state["records"])
+        if self.generator is not None and state["generator"] is not None:
+            self.generator.restore(state["generator"])
+        potential.solves, potential.iterations, treatment.bioheat.evaluations = state["counts"]
 
 
-@dataclass(frozen=True)
-class SimulationResult:
-    """Fields on the grid (float32, host memory), traces, audit and provenance of one run.
+def peak_memory() -> int:
+    """Largest memory this process has held so far [bytes]."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else 1024 * peak)
 
-    `temperature`, `highest_temperature` [°C]; `damage_integral` Ω [-]; `thermal_dose` CEM43 [min];
-    `dead_fraction` of the three-state model [-]; `volumetric_heat_source` at the last moment of
-    power [W/m³]; `electric_potential` at that moment [V]. `solid_mask`: metal and shafts.
-    `initial_impedance`, `final_impedance` [Ω]; `admittance_matrix` (n, n) [S] of all electrodes
-    against the ground at the start (37 °C or the initial temperature everywhere).
-    `power_relative_error`: worst |Σ q h³ − Σ V I| / Σ V I over all solves.
+
+def run(
+    problem: Problem,
+    backend: Backend,
+    *,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> SimulationResult:
+    """Simulate a whole treatment.
+
+    Parameters
+    ----------
+    problem : what to simulate.
+    backend : where, from `thermosim.backends.select`.
+    callbacks : called with a `Progress` after every time step.
+    checkpoint : file for checkpoints; needed for `resume`.
+    resume : go on from the checkpoint.
+
+    Raises
+    ------
+    InputError, NumericalError, Interrupted
+        The last leaves a checkpoint if a file for it was given.
     """
-
-    anatomy: Anatomy
-    electrodes: tuple[Electrode, ...]
-    temperature: Field
-    highest_temperature: Field
-    damage_integral: Field
-    thermal_dose: Field
-    dead_fraction: Field
-    volumetric_heat_source: Field
-    electric_potential: Field
-    solid_mask: NDArray[np.bool_]
-    traces: Traces
-    audit: EnergyAudit
-    run: RunInfo
-    initial_impedance: float
-    final_impedance: float
-    admittance_matrix: NDArray[np.float64]
-    power_relative_error: float
-    treatment_time: float
-    completed: bool = True
-    notes: tuple[str, ...] = field(default=())
+    simulation = Simulation(problem, backend)
+    if resume:
+        if checkpoint is None:
+            raise InputError("resume needs the file of the checkpoint")
+        simulation.restore(checkpoint)
+    return simulation.run(callbacks, checkpoint)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from thermosim.anatomy.grid import Vector
 from thermosim.errors import InputError
+from thermosim.numerics.needle import Needle
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ class Electrode:
                     f"needle {self.name!r}: entry and target are {1e3 * length:g} mm apart, less than the "
                     f"exposed length {1e3 * self.active_length:g} mm; move the entry point outwards"
                 )
+
+    @property
+    def geometry(self) -> Needle:
+        """The electrode as the plain geometry that links are fitted to."""
+        direction = (0.0, 0.0, 1.0) if self.kind == "sphere" else tuple(self.direction)
+        return Needle(self.target_point, direction, self.radius, self.active_length, self.kind)
 
     @property
     def direction(self) -> NDArray[np.float64]:

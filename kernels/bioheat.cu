@@ -1,0 +1,161 @@
+// Pennes' bioheat equation in enthalpy form,
+//   ρc ∂u/∂t = ∇·(k∇T) + W (T_a − T) + q + q_m,   T = T(u),
+// with u the enthalpy temperature of laws.h and W = ω_b ρ_b c_b [W/(m³ K)]; one stage of the
+// RKL2 super-time-stepping scheme (Meyer, Balsara & Aslam 2014, J Comput Phys 257:594, eq. 16–18).
+//
+// Here u, T and all other temperatures are counted from a reference (the initial temperature), so
+// that float32 resolves the small rises far from the needles; only laws of T need the °C.
+//
+// k = 0 marks cells that are no tissue; ghost cells carry a huge k and the temperature of the box's
+// faces, so that the link to them has the half-cell conductance 2k.
+#include "laws.h"
+
+// Per step: k(T) of every cell, and W as perfusion stops. shutdown 0 none, 1 exp(−Ω), 2 a step
+// where the dead fraction reaches `threshold`. Row sums of W (T − T_a), row maxima of T.
+KERNEL prepare_step(GRID_PARAMETERS, const float* T, float reference, const unsigned char* label,
+                    const float* k_37,
+                    const float* slope, const float* W_37, int shutdown, const float* damage,
+                    float threshold, float arterial, float* k, float* W, double* rows) {
+  const int n = nx * ny;
+  for_each_row(GRID, [=](int row, int index) {
+    float carried = 0.0f, hottest = -1.0e30f, broken = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(+ : carried, broken) reduction(max : hottest)) {
+      const int l = label[p];
+      const float t = T[p];
+      k[p] = k_37[l] * thermal_ratio(t + reference, slope[l]);
+      const float alive = shutdown == 0   ? 1.0f
+                          : shutdown == 1 ? exponential(-damage[p])
+                                          : (damage[p] < threshold ? 1.0f : 0.0f);
+      const float w = W_37[l] * alive;
+      W[p] = w;
+      carried += w * (t - arterial);
+      hottest = larger(hottest, k_37[l] > 0.0f ? t : -1.0e30f);
+      broken += t - t == 0.0f ? 0.0f : 1.0f;
+    }
+    store(rows + index, row_sum(carried));
+    store(rows + n + index, row_max(hottest));
+    store(rows + 2 * n + index, row_sum(broken));
+  });
+}
+
+// du/dt [K/s] of one cell with plain links.
+DEVICE float rate(int p, int sx, int sy, const float* T, const float* k, float W, float heat,
+                  float inverse_capacity, float inverse_h2, float arterial) {
+  const float t = T[p], c = k[p];
+  const float conducted = harmonic(c, k[p + sx]) * (T[p + sx] - t) +
+                          harmonic(c, k[p - sx]) * (T[p - sx] - t) +
+                          harmonic(c, k[p + sy]) * (T[p + sy] - t) +
+                          harmonic(c, k[p - sy]) * (T[p - sy] - t) +
+                          harmonic(c, k[p + 1]) * (T[p + 1] - t) +
+                          harmonic(c, k[p - 1]) * (T[p - 1] - t);
+  return inverse_capacity * (inverse_h2 * conducted + W * (arterial - t) + heat);
+}
+
+// Stage 1: L0 = L(u0), u1 = u0 + step · L0. `power` scales q (which is given for unit drive).
+KERNEL first_stage(GRID_PARAMETERS, const float* u0, const float* T, const float* k, const float* W,
+                   const float* q, const unsigned char* label, const float* inverse_capacity,
+                   const float* metabolic, const float* latent, float power, float inverse_h2,
+                   float arterial, float boiling, float boiling_width, float step, float* L0,
+                   float* u1, float* T1) {
+  for_each_cell(GRID, [=](int p) {
+    const int l = label[p];
+    const float heat = power * q[p] + metabolic[l];
+    const float change =
+        rate(p, sx, sy, T, k, W[p], heat, inverse_capacity[l], inverse_h2, arterial);
+    const float u = u0[p] + step * change;
+    L0[p] = change;
+    u1[p] = u;
+    T1[p] = temperature_from_enthalpy(u, boiling, boiling_width, latent[l]);
+  });
+}
+
+// Stage j: u_j = mu u_{j−1} + nu u_{j−2} + (1 − mu − nu) u0 + step L(u_{j−1}) + step0 L0; u_j may take
+// the place of u_{j−2}.
+KERNEL next_stage(GRID_PARAMETERS, const float* u0, const float* T, const float* k, const float* W,
+                  const float* q, const unsigned char* label, const float* inverse_capacity,
+                  const float* metabolic, const float* latent, float power, float inverse_h2,
+                  float arterial, float boiling, float boiling_width, float mu, float nu,
+                  float step, float step0, const float* L0, const float* u_before,
+                  const float* u_two_before, float* u, float* T_out) {
+  for_each_cell(GRID, [=](int p) {
+    const int l = label[p];
+    const float heat = power * q[p] + metabolic[l];
+    const float change =
+        rate(p, sx, sy, T, k, W[p], heat, inverse_capacity[l], inverse_h2, arterial);
+    const float start = u0[p];
+    // written as increments to u0: mu + nu may be close to 2 and −1, and float32 would lose digits
+    const float value = start + mu * (u_before[p] - start) + nu * (u_two_before[p] - start) + step * change +
+                        step0 * L0[p];
+    u[p] = value;
+    T_out[p] = temperature_from_enthalpy(value, boiling, boiling_width, latent[l]);
+  });
+}
+
+// Cells whose links are not plain: faces fitted to a near field and links to walls. Adds what the
+// plain stage left out. Six face factors per cell, order +x −x +y −y +z −z; the walls of cell e are
+// the entries wall_start[e] … wall_start[e + 1] − 1. `change_out` (L0 of the first stage) is
+// corrected too if it is not null.
+KERNEL correct_stage(int n, int sx, int sy, const int* cell, const float* face_factor,
+                     const int* wall_start, const float* wall_factor, const float* wall_temperature,
+                     const float* T, const float* k, const unsigned char* label,
+                     const float* inverse_capacity, const float* latent, float inverse_h2,
+                     float boiling, float boiling_width, float step, int is_first, float* L0,
+                     float* u, float* T_out) {
+  for_each_entry(n, [=](int e) {
+    const int p = cell[e], l = label[p];
+    const int neighbour[6] = {p + sx, p - sx, p + sy, p - sy, p + 1, p - 1};
+    const float t = T[p], c = k[p];
+    float flow = 0.0f;
+    for (int a = 0; a < 6; ++a) {
+      const int o = neighbour[a];
+      flow += (face_factor[6 * e + a] - 1.0f) * harmonic(c, k[o]) * (T[o] - t);
+    }
+    for (int w = wall_start[e]; w < wall_start[e + 1]; ++w)
+      flow += wall_factor[w] * c * (wall_temperature[w] - t);
+    const float change = inverse_capacity[l] * inverse_h2 * flow;
+    if (is_first) L0[p] += change;
+    const float value = u[p] + step * change;
+    u[p] = value;
+    T_out[p] = temperature_from_enthalpy(value, boiling, boiling_width, latent[l]);
+  });
+}
+
+// Heat that flows from tissue into each wall link, over h [W/m]: factor k (T − T_wall).
+KERNEL wall_heat(int n, const int* cell, const float* factor, const float* temperature,
+                 const float* T, const float* k, double* heat) {
+  for_each_entry(n, [=](int e) {
+    const int p = cell[e];
+    heat[e] = (double)(factor[e] * k[p]) * ((double)T[p] - (double)temperature[e]);
+  });
+}
+
+// Row sums of ρc u [J/m³].
+KERNEL stored_heat(GRID_PARAMETERS, const float* u, const unsigned char* label,
+                   const float* capacity, double* rows) {
+  for_each_row(GRID, [=](int row, int index) {
+    double total = 0.0;
+    FOR_EACH_IN_ROW(p, reduction(+ : total))
+      total += (double)capacity[label[p]] * (double)u[p];
+    store(rows + index, row_sum(total));
+  });
+}
+
+// Row maxima of |u − u_old|.
+KERNEL largest_change(GRID_PARAMETERS, const float* u, const float* u_old, double* rows) {
+  for_each_row(GRID, [=](int row, int index) {
+    float largest = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(max : largest)) largest = larger(largest, fabsf(u[p] - u_old[p]));
+    store(rows + index, row_max(largest));
+  });
+}
+
+// Row maxima of the fastest heating [K/s] that the drive alone causes.
+KERNEL fastest_heating(GRID_PARAMETERS, const float* q, const unsigned char* label,
+                       const float* inverse_capacity, double* rows) {
+  for_each_row(GRID, [=](int row, int index) {
+    float fastest = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(max : fastest))
+      fastest = larger(fastest, q[p] * inverse_capacity[label[p]]);
+    store(rows + index, row_max(fastest));
+  });
+}

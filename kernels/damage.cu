@@ -1,0 +1,44 @@
+// Death of tissue by three models in one pass, over one time step from T_old to T_new:
+//   Arrhenius  dΩ/dt = A exp(−E/(R T))                 (Henriques & Moritz 1947)
+//   CEM43      dD/dt = R^(43 − T)                        (Sapareto & Dewey 1984)
+//   three states A ⇄ V → D, k_f = k_f0 exp(T/T_k) (1 − A)  (O'Neill et al. 2011, Ann Biomed Eng 39:570)
+// The first two by the trapezoidal rule, the third by Heun's method; both are of second order.
+#include "laws.h"
+
+// u_old and T are counted from `reference`, `boiling` too; `hottest` is in °C.
+KERNEL advance_damage(GRID_PARAMETERS, const float* u_old, const float* T, float reference,
+                      const unsigned char* label, const float* latent, float boiling, float boiling_width, float dt, float log_A,
+                      float activation, float forward, float inverse_scale, float backward,
+                      float* omega, float* dose, float* alive, float* dead, float* hottest) {
+  for_each_cell(GRID, [=](int p) {
+    const float t0 =
+        reference + temperature_from_enthalpy(u_old[p], boiling, boiling_width, latent[label[p]]);
+    const float t1 = reference + T[p];
+    omega[p] += 0.5f * dt *
+                (arrhenius_rate(t0, log_A, activation) + arrhenius_rate(t1, log_A, activation));
+    dose[p] += (0.5f / 60.0f) * dt * (dose_rate(t0) + dose_rate(t1));
+
+    const float k0 = forward * exponential(t0 * inverse_scale);
+    const float k1 = forward * exponential(t1 * inverse_scale);
+    const float A = alive[p], D = dead[p], V = 1.0f - A - D;
+    const float f0 = k0 * (1.0f - A);
+    const float dA0 = -f0 * A + backward * V, dD0 = f0 * V;
+    const float A1 = A + dt * dA0, D1 = D + dt * dD0, V1 = 1.0f - A1 - D1;
+    const float f1 = k1 * (1.0f - A1);
+    const float dA1 = -f1 * A1 + backward * V1, dD1 = f1 * V1;
+    alive[p] = smaller(larger(A + 0.5f * dt * (dA0 + dA1), 0.0f), 1.0f);
+    dead[p] = smaller(larger(D + 0.5f * dt * (dD0 + dD1), 0.0f), 1.0f);
+    hottest[p] = larger(hottest[p], t1);
+  });
+}
+
+// Row counts of tissue cells (k > 0) where `damage` has reached `threshold`.
+KERNEL count_dead(GRID_PARAMETERS, const float* damage, const float* k, float threshold,
+                  double* rows) {
+  for_each_row(GRID, [=](int row, int index) {
+    float count = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(+ : count))
+      count += (damage[p] >= threshold && k[p] > 0.0f) ? 1.0f : 0.0f;
+    store(rows + index, row_sum(count));
+  });
+}

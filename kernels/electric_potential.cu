@@ -1,0 +1,121 @@
+// ∇·(σ∇φ) = 0 on a seven-point stencil: conductances of the links, heat on the links.
+//
+// Conductances are stored per metre of cell edge, g = G / h [S/m]. gx[p] joins cell p and p + sx.
+// `leak[p]` is the sum of a cell's links to walls (electrodes at a potential, ground).
+// `theta` is the temperature above `reference` [K].
+#include "laws.h"
+
+// σ(T) of every cell; zero in cells that are no conductor.
+KERNEL electrical_conductivity(GRID_PARAMETERS, const float* theta, float reference,
+                               const unsigned char* label, const float* sigma_37,
+                               const float* slope, int law, float collapse, float width,
+                               float log_factor, float* sigma) {
+  for_each_cell(GRID, [=](int p) {
+    const int l = label[p];
+    sigma[p] = sigma_37[l] * conductivity_ratio(theta[p] + reference, slope[l], law, collapse,
+                                                width, log_factor);
+  });
+}
+
+// g = harmonic mean of σ on the three upper faces of each cell (σ = 0 beyond the box).
+KERNEL face_conductance(GRID_PARAMETERS, const float* sigma, float* gx, float* gy, float* gz) {
+  for_each_cell(GRID, [=](int p) {
+    const float s = sigma[p];
+    gx[p] = harmonic(s, sigma[p + sx]);
+    gy[p] = harmonic(s, sigma[p + sy]);
+    gz[p] = harmonic(s, sigma[p + 1]);
+  });
+}
+
+// Faces whose link is fitted to a near field: g *= factor.
+KERNEL scale_faces(int n, const int* face, const float* factor, float* g) {
+  for_each_entry(n, [=](int e) { g[face[e]] *= factor[e]; });
+}
+
+// Sum of the links of cell[e] to all walls: leak = factor · σ.
+KERNEL wall_leak(int n, const int* cell, const float* factor, const float* sigma, float* leak) {
+  for_each_entry(n, [=](int e) { leak[cell[e]] = factor[e] * sigma[cell[e]]; });
+}
+
+// residual += factor · σ: the inflow from one electrode at unit potential.
+KERNEL wall_inflow(int n, const int* cell, const float* factor, const float* sigma,
+                   float* residual) {
+  for_each_entry(n, [=](int e) { residual[cell[e]] += factor[e] * sigma[cell[e]]; });
+}
+
+// Links of one electrode to its cells, current per link over h: factor · σ · (V − φ).
+KERNEL wall_current(int n, const int* cell, const float* factor, const float* sigma,
+                    const float* phi, float potential, double* current) {
+  for_each_entry(n, [=](int e) {
+    current[e] = (double)(factor[e] * sigma[cell[e]]) * ((double)potential - (double)phi[cell[e]]);
+  });
+}
+
+// Joule heat [W/m³]: half of g (Δφ)² of each link goes to each of its ends.
+KERNEL joule_heat(GRID_PARAMETERS, const float* phi, const float* gx, const float* gy,
+                  const float* gz, float inverse_h2, float* q) {
+  for_each_cell(GRID, [=](int p) {
+    const float f = phi[p];
+    const float a = phi[p + sx] - f, b = f - phi[p - sx];
+    const float c = phi[p + sy] - f, d = f - phi[p - sy];
+    const float e = phi[p + 1] - f, g = f - phi[p - 1];
+    q[p] = 0.5f * inverse_h2 *
+           (gx[p] * a * a + gx[p - sx] * b * b + gy[p] * c * c + gy[p - sy] * d * d +
+            gz[p] * e * e + gz[p - 1] * g * g);
+  });
+}
+
+// Heat on the links of one wall at `potential`, all of it to the tissue: q += factor σ (V − φ)² / h².
+KERNEL wall_joule_heat(int n, const int* cell, const float* factor, const float* sigma,
+                       const float* phi, float potential, float inverse_h2, float* q) {
+  for_each_entry(n, [=](int e) {
+    const int p = cell[e];
+    const float drop = potential - phi[p];
+    q[p] += factor[e] * sigma[p] * drop * drop * inverse_h2;
+  });
+}
+
+// out = a · x + b · out
+KERNEL scale_add(GRID_PARAMETERS, float a, const float* x, float b, float* out) {
+  for_each_cell(GRID, [=](int p) { out[p] = a * x[p] + (b == 0.0f ? 0.0f : b * out[p]); });
+}
+
+// Row sums of q, q r and q / r with r = σ(T) / σ_solved: how far a potential solved with σ_solved is
+// from the one of the present temperature.
+KERNEL conductivity_drift(GRID_PARAMETERS, const float* theta, float reference,
+                          const unsigned char* label, const float* sigma_37, const float* slope,
+                          int law, float collapse, float width, float log_factor,
+                          const float* sigma_solved, const float* q, double* rows) {
+  const int n = nx * ny;
+  for_each_row(GRID, [=](int row, int index) {
+    float total = 0.0f, rising = 0.0f, falling = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(+ : total, rising, falling)) {
+      const int l = label[p];
+      const float now = sigma_37[l] * conductivity_ratio(theta[p] + reference, slope[l], law,
+                                                         collapse, width, log_factor);
+      const float old = sigma_solved[p];
+      const float r = old > 0.0f ? now / old : 1.0f;
+      total += q[p];
+      rising += q[p] * r;
+      falling += q[p] / r;
+    }
+    store(rows + index, row_sum(total));
+    store(rows + n + index, row_sum(rising));
+    store(rows + 2 * n + index, row_sum(falling));
+  });
+}
+
+// Row sums of q, and of q where `is_blood[label]` is 1.
+KERNEL total_heat(GRID_PARAMETERS, const float* q, const unsigned char* label,
+                  const float* is_blood, double* rows) {
+  const int n = nx * ny;
+  for_each_row(GRID, [=](int row, int index) {
+    double total = 0.0, in_blood = 0.0;
+    FOR_EACH_IN_ROW(p, reduction(+ : total, in_blood)) {
+      total += q[p];
+      in_blood += q[p] * is_blood[label[p]];
+    }
+    store(rows + index, row_sum(total));
+    store(rows + n + index, row_sum(in_blood));
+  });
+}

@@ -1,0 +1,64 @@
+// The laws of tissue, each written once. Temperatures in °C.
+#pragma once
+#include "portable.h"
+
+// exp(x) to about 2 ulp by range reduction and a polynomial (Cody & Waite); the same arithmetic on
+// every device, and a form that compilers turn into vector code without relaxed mathematics.
+DEVICE float exponential(float x) {
+  x = smaller(larger(x, -87.0f), 88.0f);
+  const float n = rintf(x * 1.44269504f);
+  float r = fmaf(n, -0.693359375f, x);
+  r = fmaf(n, 2.12194440e-4f, r);
+  float y = 1.9875691500e-4f;
+  y = fmaf(y, r, 1.3981999507e-3f);
+  y = fmaf(y, r, 8.3334519073e-3f);
+  y = fmaf(y, r, 4.1665795894e-2f);
+  y = fmaf(y, r, 1.6666665459e-1f);
+  y = fmaf(y, r, 5.0000001201e-1f);
+  y = fmaf(y, r * r, r + 1.0f);
+  return y * float_from_bits(((int)n + 127) << 23);
+}
+
+// Temperature T from the enthalpy temperature u (u = T below the boiling range; `latent` is the
+// latent heat divided by ρc [K], released while T goes from `boiling` to `boiling + width`).
+DEVICE float temperature_from_enthalpy(float u, float boiling, float width, float latent) {
+  const float excess = u - boiling;
+  const float span = width + latent;
+  const float mushy = boiling + excess * (width / span);
+  const float vapour = u - latent;
+  return excess <= 0.0f ? u : (excess < span ? mushy : vapour);
+}
+
+// σ(T)/σ(37 °C): law 0 constant, 1 linear 1 + a (T − 37), 2 exponential exp(a (T − 37)); held above
+// `collapse` and multiplied by a factor that falls log-linearly to exp(log_factor) over `width`.
+DEVICE float conductivity_ratio(float T, float slope, int law, float collapse, float width,
+                                float log_factor) {
+  const float warm = slope * (smaller(T, collapse) - 37.0f);
+  const float linear = larger(1.0f + warm, 0.05f);
+  const float base = law == 0 ? 1.0f : (law == 1 ? linear : exponential(warm));
+  const float dry = smaller(larger((T - collapse) / width, 0.0f), 1.0f);
+  return base * exponential(log_factor * dry);
+}
+
+// k(T)/k(37 °C) = 1 + a (T − 37), constant above 100 °C.
+DEVICE float thermal_ratio(float T, float slope) {
+  return 1.0f + slope * (smaller(T, 100.0f) - 37.0f);
+}
+
+// Arrhenius rate A exp(−E/(R T)) [1/s] with log_A = ln A and activation = E/R [K].
+DEVICE float arrhenius_rate(float T, float log_A, float activation) {
+  return exponential(log_A - activation / (T + 273.15f));
+}
+
+// CEM43 rate: R^(43 − T), R = 0.5 above 43 °C and 0.25 below (minutes per minute), nothing below
+// 39 °C is left out: the sum is exact for any history.
+DEVICE float dose_rate(float T) {
+  const float ln2 = 0.69314718f;
+  return exponential((T - 43.0f) * (T >= 43.0f ? ln2 : 2.0f * ln2));
+}
+
+// Harmonic mean of two conductivities: the flux through a face is continuous.
+DEVICE float harmonic(float a, float b) {
+  const float sum = a + b;
+  return sum > 0.0f ? 2.0f * a * b / sum : 0.0f;
+}

@@ -1,0 +1,143 @@
+// Multigrid-preconditioned conjugate gradients for the seven-point matrix of electric_potential.cu:
+// (A x)_p = Σ_faces g (x_p − x_q) + leak_p x_p.
+#include "portable.h"
+
+// Σ g (x_q − x_p) − leak x_p
+DEVICE float minus_A(int p, int sx, int sy, const float* x, const float* gx, const float* gy,
+                     const float* gz, const float* leak) {
+  const float c = x[p];
+  return gx[p] * (x[p + sx] - c) + gx[p - sx] * (x[p - sx] - c) + gy[p] * (x[p + sy] - c) +
+         gy[p - sy] * (x[p - sy] - c) + gz[p] * (x[p + 1] - c) + gz[p - 1] * (x[p - 1] - c) -
+         leak[p] * c;
+}
+
+DEVICE float inverse_diagonal(int p, int sx, int sy, const float* gx, const float* gy,
+                              const float* gz, const float* leak) {
+  const float d = gx[p] + gx[p - sx] + gy[p] + gy[p - sy] + gz[p] + gz[p - 1] + leak[p];
+  return d > 0.0f ? 1.0f / d : 0.0f;
+}
+
+// One colour of a Gauss-Seidel sweep, in place: cells with (i + j + k) mod 2 = colour. `now` and `x`
+// are the same field: neighbours are of the other colour, but a compiler that sees one pointer
+// believes in a dependence and gives up vector code.
+KERNEL smooth(GRID_PARAMETERS, int colour, const float* b, const float* gx, const float* gy,
+              const float* gz, const float* leak, const float* now, float* x) {
+  for_each_cell_ijk(GRID, [=](int p, int i, int j, int k) {
+    const float r = b[p] + minus_A(p, sx, sy, now, gx, gy, gz, leak);
+    const float on = (float)(1 - ((i + j + k + colour) & 1));  // a product, no branch: vectorises
+    x[p] = now[p] + on * r * inverse_diagonal(p, sx, sy, gx, gy, gz, leak);
+  });
+}
+
+// The first colour of the first sweep, from x = 0.
+KERNEL smooth_from_zero(GRID_PARAMETERS, int colour, const float* b, const float* gx,
+                        const float* gy, const float* gz, const float* leak, float* x) {
+  for_each_cell_ijk(GRID, [=](int p, int i, int j, int k) {
+    const float on = (float)(1 - ((i + j + k + colour) & 1));
+    x[p] = on * b[p] * inverse_diagonal(p, sx, sy, gx, gy, gz, leak);
+  });
+}
+
+// r = b − A x
+KERNEL residual(GRID_PARAMETERS, const float* b, const float* x, const float* gx, const float* gy,
+                const float* gz, const float* leak, float* r) {
+  for_each_cell(GRID, [=](int p) { r[p] = b[p] + minus_A(p, sx, sy, x, gx, gy, gz, leak); });
+}
+
+// r = −A x
+KERNEL minus_operator(GRID_PARAMETERS, const float* x, const float* gx, const float* gy,
+                      const float* gz, const float* leak, float* r) {
+  for_each_cell(GRID, [=](int p) { r[p] = minus_A(p, sx, sy, x, gx, gy, gz, leak); });
+}
+
+// Coarse right-hand side: sum over the eight children. `fine_*` describe the finer level.
+KERNEL restrict_sum(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin, const float* fine,
+                    float* coarse) {
+  for_each_cell_ijk(GRID, [=](int p, int i, int j, int k) {
+    const int f = fine_origin + 2 * (i * fine_sx + j * fine_sy + k);
+    coarse[p] = fine[f] + fine[f + 1] + fine[f + fine_sy] + fine[f + fine_sy + 1] +
+                fine[f + fine_sx] + fine[f + fine_sx + 1] + fine[f + fine_sx + fine_sy] +
+                fine[f + fine_sx + fine_sy + 1];
+  });
+}
+
+// fine += trilinear interpolation of coarse (cell-centred: weights 3/4 and 1/4 along each axis).
+KERNEL prolongate_add(GRID_PARAMETERS, int coarse_sx, int coarse_sy, int coarse_origin,
+                      const float* coarse, const float* gx, const float* gy, const float* gz,
+                      const float* leak, float* fine) {
+  for_each_cell_ijk(GRID, [=](int p, int i, int j, int k) {
+    const int c = coarse_origin + (i >> 1) * coarse_sx + (j >> 1) * coarse_sy + (k >> 1);
+    const int dx = (i & 1) ? coarse_sx : -coarse_sx;
+    const int dy = (j & 1) ? coarse_sy : -coarse_sy;
+    const int dz = (k & 1) ? 1 : -1;
+    const float value =
+        27.0f * coarse[c] + 9.0f * (coarse[c + dx] + coarse[c + dy] + coarse[c + dz]) +
+        3.0f * (coarse[c + dx + dy] + coarse[c + dx + dz] + coarse[c + dy + dz]) +
+        coarse[c + dx + dy + dz];
+    const bool active = inverse_diagonal(p, sx, sy, gx, gy, gz, leak) > 0.0f;
+    fine[p] += active ? value * (1.0f / 64.0f) : 0.0f;
+  });
+}
+
+// Links of the coarser level: half the sum of the four fine faces behind each coarse face, and the
+// sum of the eight wall links.
+KERNEL coarsen_links(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin,
+                     const float* fine_gx, const float* fine_gy, const float* fine_gz,
+                     const float* fine_leak, float* gx, float* gy, float* gz, float* leak) {
+  for_each_cell_ijk(GRID, [=](int p, int i, int j, int k) {
+    const int f = fine_origin + 2 * (i * fine_sx + j * fine_sy + k);
+    const int X = fine_sx, Y = fine_sy;
+    gx[p] = 0.5f * (fine_gx[f + X] + fine_gx[f + X + 1] + fine_gx[f + X + Y] +
+                    fine_gx[f + X + Y + 1]);
+    gy[p] = 0.5f * (fine_gy[f + Y] + fine_gy[f + Y + 1] + fine_gy[f + Y + X] +
+                    fine_gy[f + Y + X + 1]);
+    gz[p] = 0.5f * (fine_gz[f + 1] + fine_gz[f + 1 + X] + fine_gz[f + 1 + Y] +
+                    fine_gz[f + 1 + X + Y]);
+    leak[p] = fine_leak[f] + fine_leak[f + 1] + fine_leak[f + Y] + fine_leak[f + Y + 1] +
+              fine_leak[f + X] + fine_leak[f + X + 1] + fine_leak[f + X + Y] +
+              fine_leak[f + X + Y + 1];
+  });
+}
+
+// Conjugate gradients: d = z + beta d
+KERNEL search_direction(GRID_PARAMETERS, const float* z, float beta, float* d) {
+  for_each_cell(GRID, [=](int p) { d[p] = z[p] + (beta == 0.0f ? 0.0f : beta * d[p]); });
+}
+
+// Ad = A d with row sums of d · A d
+KERNEL apply_and_dot(GRID_PARAMETERS, const float* d, const float* gx, const float* gy,
+                     const float* gz, const float* leak, float* Ad, double* rows) {
+  for_each_row(GRID, [=](int row, int index) {
+    float total = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(+ : total)) {
+      const float value = -minus_A(p, sx, sy, d, gx, gy, gz, leak);
+      Ad[p] = value;
+      total += d[p] * value;
+    }
+    store(rows + index, row_sum(total));
+  });
+}
+
+// x += alpha d, r −= alpha Ad with row sums of r · r
+KERNEL step_and_norm(GRID_PARAMETERS, float alpha, const float* d, const float* Ad, float* x,
+                     float* r, double* rows) {
+  for_each_row(GRID, [=](int row, int index) {
+    float total = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(+ : total)) {
+      x[p] += alpha * d[p];
+      const float value = r[p] - alpha * Ad[p];
+      r[p] = value;
+      total += value * value;
+    }
+    store(rows + index, row_sum(total));
+  });
+}
+
+// Row sums of a · b
+KERNEL dot(GRID_PARAMETERS, const float* a, const float* b, double* rows) {
+  for_each_row(GRID, [=](int row, int index) {
+    float total = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(+ : total)) total += a[p] * b[p];
+    store(rows + index, row_sum(total));
+  });
+}

@@ -1,0 +1,147 @@
+// One source for every device: the same kernels compile as CUDA (NVRTC) and as C++ with OpenMP.
+//
+// A kernel is declared `KERNEL name(...)` and does its work in one call of
+//   for_each_cell(grid, [=](int p) {...})          one cell of the grid, p its index in memory
+//   for_each_entry(n, [=](int e) {...})            one entry of a list
+//   for_each_row(grid, [=](int row, int index) {   one row of cells along z, with
+//       FOR_EACH_IN_ROW(p, clauses) {...}          its cells and
+//       store(out + index, row_sum(x)); })         sums or maxima over them
+//
+// Fields are padded by one ring of ghost cells. Cell (i, j, k) lies at
+//   origin + i * sx + j * sy + k;
+// kernels never write ghost cells.
+#pragma once
+
+#define GRID_PARAMETERS int nx, int ny, int nz, int sx, int sy, int origin
+#define GRID Grid{nx, ny, nz, sx, sy, origin}
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+
+#define KERNEL extern "C" __global__ void __launch_bounds__(256)
+#define DEVICE __device__ __forceinline__
+
+struct Grid {
+  int nx, ny, nz, sx, sy, origin;
+};
+
+template <class Body>
+DEVICE void for_each_cell(Grid grid, Body body) {
+  const int k = blockIdx.x * blockDim.x + threadIdx.x;
+  const int j = blockIdx.y * blockDim.y + threadIdx.y;
+  const int i = blockIdx.z * blockDim.z + threadIdx.z;
+  if (i < grid.nx && j < grid.ny && k < grid.nz) body(grid.origin + i * grid.sx + j * grid.sy + k);
+}
+
+template <class Body>
+DEVICE void for_each_cell_ijk(Grid grid, Body body) {
+  const int k = blockIdx.x * blockDim.x + threadIdx.x;
+  const int j = blockIdx.y * blockDim.y + threadIdx.y;
+  const int i = blockIdx.z * blockDim.z + threadIdx.z;
+  if (i < grid.nx && j < grid.ny && k < grid.nz)
+    body(grid.origin + i * grid.sx + j * grid.sy + k, i, j, k);
+}
+
+template <class Body>
+DEVICE void for_each_entry(int n, Body body) {
+  const int e = blockIdx.x * blockDim.x + threadIdx.x;
+  if (e < n) body(e);
+}
+
+// One warp (threadIdx.x) per row; rows are spread over threadIdx.y and blockIdx.x.
+template <class Body>
+DEVICE void for_each_row(Grid grid, Body body) {
+  const int index = blockIdx.x * blockDim.y + threadIdx.y;
+  if (index < grid.nx * grid.ny)
+    body(grid.origin + (index / grid.ny) * grid.sx + (index % grid.ny) * grid.sy, index);
+}
+
+#define FOR_EACH_IN_ROW(p, clauses) for (int p = row + threadIdx.x; p < row + nz; p += 32)
+
+template <class Real>
+DEVICE Real row_sum(Real value) {
+  for (int lane = 16; lane > 0; lane /= 2) value += __shfl_down_sync(0xffffffffu, value, lane);
+  return value;
+}
+
+template <class Real>
+DEVICE Real row_max(Real value) {
+  for (int lane = 16; lane > 0; lane /= 2) {
+    const Real other = __shfl_down_sync(0xffffffffu, value, lane);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+
+template <class Real>
+DEVICE void store(double* where, Real value) {
+  if (threadIdx.x == 0) *where = value;
+}
+
+DEVICE float float_from_bits(int bits) { return __int_as_float(bits); }
+
+#else  // C++ with OpenMP
+
+#include <cmath>
+
+#define KERNEL extern "C" void
+#define DEVICE static inline __attribute__((always_inline))
+#define THERMOSIM_PRAGMA(text) _Pragma(#text)
+
+struct Grid {
+  int nx, ny, nz, sx, sy, origin;
+  bool is_large() const { return (long)nx * ny * nz > 8192; }
+};
+
+template <class Body>
+DEVICE void for_each_cell(Grid grid, Body body) {
+#pragma omp parallel for collapse(2) schedule(static) if (grid.is_large())
+  for (int i = 0; i < grid.nx; ++i)
+    for (int j = 0; j < grid.ny; ++j) {
+      const int row = grid.origin + i * grid.sx + j * grid.sy;
+      const int end = row + grid.nz;
+#pragma omp simd
+      for (int p = row; p < end; ++p) body(p);
+    }
+}
+
+template <class Body>
+DEVICE void for_each_cell_ijk(Grid grid, Body body) {
+#pragma omp parallel for collapse(2) schedule(static) if (grid.is_large())
+  for (int i = 0; i < grid.nx; ++i)
+    for (int j = 0; j < grid.ny; ++j) {
+      const int row = grid.origin + i * grid.sx + j * grid.sy;
+#pragma omp simd
+      for (int k = 0; k < grid.nz; ++k) body(row + k, i, j, k);
+    }
+}
+
+template <class Body>
+DEVICE void for_each_entry(int n, Body body) {
+#pragma omp parallel for schedule(static) if (n > 8192)
+  for (int e = 0; e < n; ++e) body(e);
+}
+
+template <class Body>
+DEVICE void for_each_row(Grid grid, Body body) {
+#pragma omp parallel for collapse(2) schedule(static) if (grid.is_large())
+  for (int i = 0; i < grid.nx; ++i)
+    for (int j = 0; j < grid.ny; ++j)
+      body(grid.origin + i * grid.sx + j * grid.sy, i * grid.ny + j);
+}
+
+#define FOR_EACH_IN_ROW(p, clauses) \
+  THERMOSIM_PRAGMA(omp simd clauses) for (int p = row; p < row + nz; ++p)
+
+template <class Real>
+DEVICE Real row_sum(Real value) { return value; }
+template <class Real>
+DEVICE Real row_max(Real value) { return value; }
+template <class Real>
+DEVICE void store(double* where, Real value) { *where = value; }
+
+DEVICE float float_from_bits(int bits) { return __builtin_bit_cast(float, bits); }
+
+#endif
+
+DEVICE float smaller(float a, float b) { return a < b ? a : b; }
+DEVICE float larger(float a, float b) { return a > b ? a : b; }

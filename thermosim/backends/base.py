@@ -1,0 +1,215 @@
+"""What every backend offers: padded fields, kernels by name, and reductions."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thermosim.resources import kernel_directory
+
+Array = Any
+"""A flat, padded array of the backend: numpy.ndarray or cupy.ndarray."""
+
+SOURCES = ("electric_potential", "multigrid", "bioheat", "damage")
+
+_ROW_ALIGNMENT = 8  # cells: a row starts on a 32-byte sector
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where cell (i, j, k) of a padded field lies: ``origin + i * sx + j * sy + k``.
+
+    A ring of ghost cells surrounds the box. Rows along z are padded to a multiple of eight cells;
+    the ghost before a row is the last cell of the row before it.
+    """
+
+    shape: tuple[int, int, int]
+
+    @cached_property
+    def sy(self) -> int:
+        return -(-(self.shape[2] + 1) // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
+
+    @cached_property
+    def sx(self) -> int:
+        return (self.shape[1] + 2) * self.sy
+
+    @cached_property
+    def origin(self) -> int:
+        return _ROW_ALIGNMENT + self.sx + self.sy
+
+    @cached_property
+    def size(self) -> int:
+        """Length of a padded field."""
+        return _ROW_ALIGNMENT + (self.shape[0] + 2) * self.sx + _ROW_ALIGNMENT
+
+    @cached_property
+    def arguments(self) -> tuple[np.int32, ...]:
+        """The kernel parameters GRID_PARAMETERS."""
+        return tuple(np.int32(v) for v in (*self.shape, self.sx, self.sy, self.origin))
+
+    @property
+    def n_rows(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def n_cells(self) -> int:
+        return self.n_rows * self.shape[2]
+
+    def interior(self, field: Array) -> Array:
+        """The cells of the box as a view of shape (nx, ny, nz)."""
+        nx, ny, nz = self.shape
+        planes = field[_ROW_ALIGNMENT : _ROW_ALIGNMENT + (nx + 2) * self.sx]
+        return planes.reshape(nx + 2, ny + 2, self.sy)[1:-1, 1:-1, :nz]
+
+    def memory_index(self, cells: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        """Indices in memory of cells numbered ``(i * ny + j) * nz + k``."""
+        _, ny, nz = self.shape
+        i, rest = np.divmod(np.asarray(cells, dtype=np.int64), ny * nz)
+        j, k = np.divmod(rest, nz)
+        return (self.origin + i * self.sx + j * self.sy + k).astype(np.int32)
+
+
+KernelKind = Literal["cell", "entry", "row"]
+
+
+@dataclass(frozen=True)
+class KernelSignature:
+    """Name, kind and parameter types of a kernel, as read from its source."""
+
+    name: str
+    source: str
+    kind: KernelKind
+    parameters: tuple[tuple[str, str], ...]  # (C type, name) after GRID_PARAMETERS
+    has_grid: bool
+
+
+_KERNEL = re.compile(r"^KERNEL (\w+)\((.*?)\)\s*\{", re.DOTALL | re.MULTILINE)
+_DTYPES = {
+    "float*": "float32",
+    "double*": "float64",
+    "int*": "int32",
+    "unsigned char*": "uint8",
+    "float": "float32",
+    "int": "int32",
+}
+
+
+def read_signatures(directory: Path) -> dict[str, KernelSignature]:
+    """Every kernel in the sources, by name."""
+    signatures: dict[str, KernelSignature] = {}
+    for source in SOURCES:
+        text = (directory / f"{source}.cu").read_text()
+        for match in _KERNEL.finditer(text):
+            name, declared = match.group(1), [p.strip() for p in match.group(2).split(",")]
+            loop = re.compile(r"for_each_(cell|entry|row)").search(text, match.end())
+            if loop is None:
+                raise RuntimeError(f"kernel {name} has no loop")
+            has_grid = declared[0] == "GRID_PARAMETERS"
+            parameters = []
+            for parameter in declared[1:] if has_grid else declared:
+                words = parameter.replace("const ", "").split()
+                parameters.append((" ".join(words[:-1]), words[-1]))
+            kind: KernelKind = loop.group(1)  # type: ignore[assignment]
+            signatures[name] = KernelSignature(name, source, kind, tuple(parameters), has_grid)
+    return signatures
+
+
+@lru_cache(maxsize=1)
+def kernel_signatures() -> dict[str, KernelSignature]:
+    """Every shipped kernel, by name."""
+    return read_signatures(kernel_directory())
+
+
+@lru_cache(maxsize=1)
+def kernel_digest() -> str:
+    """SHA-256 over all kernel sources: part of the cache key and of a result's provenance."""
+    digest = hashlib.sha256()
+    for path in sorted(kernel_directory().iterdir()):
+        if path.suffix in {".cu", ".h"}:
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+class Backend(ABC):
+    """A device with its arrays and compiled kernels."""
+
+    name: str
+    device: str
+
+    def __init__(self) -> None:
+        self.kernel_digest = kernel_digest()
+        self._signatures = kernel_signatures()
+        self._row_buffers: dict[int, Array] = {}
+
+    # ---- arrays
+
+    @abstractmethod
+    def full(self, size: int, value: float, dtype: str) -> Array:
+        """A new flat array."""
+
+    @abstractmethod
+    def asarray(self, values: NDArray[Any], dtype: str) -> Array:
+        """A copy of host values on the device."""
+
+    @abstractmethod
+    def to_host(self, array: Array) -> NDArray[Any]:
+        """A copy (or the array itself) in host memory."""
+
+    def field(self, layout: Layout, value: float = 0.0, dtype: str = "float32") -> Array:
+        """A padded field filled with `value`, ghost cells included."""
+        return self.full(layout.size, value, dtype)
+
+    # ---- kernels
+
+    @abstractmethod
+    def _launch(self, signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]) -> None:
+        """Run a kernel over a grid (nx, ny, nz) or a list (n,) of entries."""
+
+    def on_cells(self, name: str, layout: Layout, *arguments: Any) -> None:
+        """Run a kernel on every cell of the box."""
+        signature = self._checked(name, "cell", arguments)
+        self._launch(signature, layout.shape, (*layout.arguments, *arguments))
+
+    def on_entries(self, name: str, n: int, *arguments: Any) -> None:
+        """Run a kernel on the entries of a list."""
+        if n > 0:
+            signature = self._checked(name, "entry", (np.int32(n), *arguments))
+            self._launch(signature, (n,), (np.int32(n), *arguments))
+
+    def on_rows(self, name: str, layout: Layout, n_values: int, *arguments: Any) -> Array:
+        """Run a kernel that leaves `n_values` doubles per row of cells; shape (n_values, n_rows)."""
+        size = n_values * layout.n_rows
+        if size not in self._row_buffers:
+            self._row_buffers[size] = self.full(size, 0.0, "float64")
+        rows = self._row_buffers[size]
+        signature = self._checked(name, "row", (*arguments, rows))
+        self._launch(signature, layout.shape, (*layout.arguments, *arguments, rows))
+        return rows.reshape(n_values, layout.n_rows)
+
+    def row_sums(self, name: str, layout: Layout, n_values: int, *arguments: Any) -> tuple[float, ...]:
+        """As `on_rows`, summed over the rows in a fixed order."""
+        return tuple(float(v) for v in self.on_rows(name, layout, n_values, *arguments).sum(axis=1))
+
+    def _checked(self, name: str, kind: KernelKind, arguments: Sequence[Any]) -> KernelSignature:
+        signature = self._signatures[name]
+        if signature.kind != kind:
+            raise TypeError(f"kernel {name} runs per {signature.kind}, not per {kind}")
+        if len(arguments) != len(signature.parameters):
+            raise TypeError(
+                f"kernel {name} takes {len(signature.parameters)} arguments, got {len(arguments)}"
+            )
+        for (c_type, parameter), value in zip(signature.parameters, arguments, strict=True):
+            if str(value.dtype) != _DTYPES[c_type]:
+                raise TypeError(f"kernel {name}, {parameter}: {c_type} expected, got {value.dtype}")
+            if c_type.endswith("*") != bool(value.ndim):
+                raise TypeError(f"kernel {name}, {parameter}: {c_type} expected, got {value.ndim}-d")
+        return signature

@@ -1,0 +1,147 @@
+"""Kernels as C++ with OpenMP: compiled at first use, cached, called through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thermosim.backends.base import SOURCES, Array, Backend, KernelSignature, kernel_digest
+from thermosim.errors import BackendError
+from thermosim.resources import cache_directory, kernel_directory
+
+FLAGS = (
+    "-x",
+    "c++",
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fopenmp",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-fPIC",
+    "-shared",
+)
+"""No -ffast-math: a NaN must stay a NaN, and sums must have one order."""
+
+_INSTALL_HINT = "install one (Debian/Ubuntu: apt install g++; macOS: brew install gcc) or set CXX"
+
+
+def compiler() -> str | None:
+    """The C++ compiler: the environment's CXX, else g++ or clang++."""
+    for candidate in (os.environ.get("CXX"), "g++", "clang++", "c++"):
+        if candidate and (found := shutil.which(candidate)):
+            return found
+    return None
+
+
+def missing() -> str | None:
+    """What keeps this backend from working, or None."""
+    if compiler() is None:
+        return f"no C++ compiler found; {_INSTALL_HINT}"
+    return None
+
+
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """The processor in words."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@lru_cache(maxsize=1)
+def _processor_features() -> str:
+    """What -march=native depends on."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine()
+    return "".join(sorted({line for line in text.splitlines() if line.startswith(("flags", "model"))}))
+
+
+@lru_cache(maxsize=4)
+def compiler_version(path: str) -> str:
+    """First line of the compiler's --version."""
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BackendError(f"the C++ compiler {path} does not run ({error}); {_INSTALL_HINT}") from error
+    return done.stdout.splitlines()[0]
+
+
+def compile_kernels() -> Path:
+    """The shared library of all kernels, compiled if it is not in the cache yet."""
+    path = compiler()
+    if path is None:
+        raise BackendError(f"no C++ compiler found; {_INSTALL_HINT}")
+    key = "\n".join([kernel_digest(), *FLAGS, compiler_version(path), _processor_features()])
+    library = cache_directory() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:20]}.so"
+    if library.exists():
+        return library
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        unit = Path(scratch) / "all.cpp"
+        unit.write_text("".join(f'#include "{name}.cu"\n' for name in SOURCES))
+        made = Path(scratch) / library.name
+        command = [path, *FLAGS, f"-I{kernel_directory()}", str(unit), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        if done.returncode != 0:
+            lines = (done.stderr or done.stdout).strip().splitlines()
+            reason = next((line for line in lines if "error" in line), lines[0] if lines else "no message")
+            raise BackendError(f"{path} could not compile the kernels: {reason}")
+        os.replace(made, library)
+    return library
+
+
+class CpuBackend(Backend):
+    """NumPy arrays and compiled C++ kernels on `threads` OpenMP threads (0: all cores)."""
+
+    name = "cpu"
+
+    def __init__(self, threads: int = 0) -> None:
+        super().__init__()
+        try:
+            self._library = ctypes.CDLL(str(compile_kernels()))
+        except OSError as error:
+            raise BackendError(f"the compiled kernels cannot be loaded: {error}") from error
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self._library.omp_set_num_threads(self.threads)
+        self._functions: dict[str, Any] = {}
+        self.device = f"{processor()}, {self.threads} threads, {compiler_version(compiler() or '')}"
+
+    def full(self, size: int, value: float, dtype: str) -> Array:
+        return np.full(size, value, dtype=dtype)
+
+    def asarray(self, values: NDArray[Any], dtype: str) -> Array:
+        return np.array(values, dtype=dtype, order="C")
+
+    def to_host(self, array: Array) -> NDArray[Any]:
+        return np.asarray(array)
+
+    def _launch(self, signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]) -> None:
+        function = self._functions.get(signature.name)
+        if function is None:
+            function = self._functions[signature.name] = getattr(self._library, signature.name)
+            function.restype = None
+            scalars = {"float": ctypes.c_float, "int": ctypes.c_int}
+            types: list[Any] = [ctypes.c_int] * (6 if signature.has_grid else 0)
+            types += [scalars.get(c_type, ctypes.c_void_p) for c_type, _ in signature.parameters]
+            function.argtypes = types
+        # called through the foreign-function interface, so the interpreter lock is released
+        function(*(a.ctypes.data if a.ndim else a.item() for a in arguments))

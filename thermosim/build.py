@@ -1,0 +1,383 @@
+"""Composition root: configuration -> Case -> simulation -> Result. The one place that knows both ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from thermosim import checks
+from thermosim.anatomy.anatomy import AnatomySource, TriangleSurface
+from thermosim.anatomy.grid import Grid, Vector
+from thermosim.applicators.electrode import Electrode
+from thermosim.applicators.layout import check_inside, electrodes_from, exposed_bounds
+from thermosim.config import (
+    ANATOMY_KINDS,
+    AnatomyConfig,
+    GridConfig,
+    LabelMapAnatomyConfig,
+    PhantomAnatomyConfig,
+    SimulationConfig,
+    SurfacesAnatomyConfig,
+    register_schemas,
+)
+from thermosim.errors import InputError
+from thermosim.resources import config_directory
+from thermosim.units import MILLIMETRE
+
+if TYPE_CHECKING:
+    from thermosim.outcome.results import Outcome
+    from thermosim.simulation import Problem, SimulationResult
+
+RESUME_FILE = "resume.yaml"
+CHECKPOINT_FILE = "checkpoint.h5"
+MINIMUM_CELLS = 8
+"""Fewest cells along an edge of the box."""
+
+Progress = Callable[[Any], None]
+"""Called during a run with an object that has `time`, `duration` and `hottest_temperature`."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One treatment, composed and checked, before any data are read.
+
+    `config` is typed; `settings` is the same as plain values, for reports and for resuming.
+    """
+
+    config: SimulationConfig
+    settings: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        return self.config.title
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a simulated case returns: fields and traces in `simulation`, zones and margins in `outcome`."""
+
+    case: Case
+    simulation: SimulationResult
+    outcome: Outcome
+    display_surfaces: dict[str, TriangleSurface]
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The figures of summary.json."""
+        from thermosim.report.summary import summarize
+
+        return summarize(self.simulation, self.outcome, self.case.settings, self.case.title)
+
+    def save(self, directory: str | Path) -> dict[str, Path]:
+        """Write the case, fields, summary, report and pictures into `directory`; returns the files by name."""
+        from thermosim.report.atomic import write_text
+        from thermosim.report.provenance import Anonymizer, yaml_text
+        from thermosim.report.writer import write_outputs
+
+        folder = Path(directory)
+        files = write_outputs(
+            folder,
+            self.simulation,
+            self.outcome,
+            self.display_surfaces,
+            self.case.settings,
+            self.case.title,
+            self.case.config.output,
+        )
+        files["config"] = folder / "config.yaml"
+        write_text(files["config"], yaml_text(Anonymizer(self.case.settings).config(self.case.settings)))
+        return files
+
+
+# ---------------------------------------------------------------------------- config -> Case
+
+
+def load_case(experiment: str | None = "demo", overrides: Sequence[str] = ()) -> Case:
+    """Compose and check a case.
+
+    Parameters
+    ----------
+    experiment : a name in `configs/experiment`, or None for the bare defaults.
+    overrides : as on the command line, such as ``["grid.spacing_mm=2", "vessels=occluded"]``.
+
+    Raises
+    ------
+    InputError
+        For an unknown key or group, a wrong type, or a value out of range.
+
+    Examples
+    --------
+    >>> load_case("quick", ["grid.spacing_mm=4"]).config.grid.spacing_mm
+    4.0
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    register_schemas()
+    GlobalHydra.instance().clear()
+    choice = "~experiment" if experiment is None else f"experiment={experiment}"
+    try:
+        with initialize_config_dir(str(config_directory()), version_base="1.3", job_name="thermosim"):
+            settings = compose("config", overrides=[choice, *overrides])
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise InputError(composition_message(error)) from error
+    return case_from(settings)
+
+
+def case_from(settings: DictConfig) -> Case:
+    """The typed and checked case of a composed configuration."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(SimulationConfig), settings)
+        kind = OmegaConf.select(merged, "anatomy.kind")
+        if kind not in ANATOMY_KINDS:
+            raise InputError(f"anatomy.kind={kind!r} is not known; use one of {', '.join(ANATOMY_KINDS)}")
+        anatomy = OmegaConf.merge(OmegaConf.structured(ANATOMY_KINDS[kind]), merged.anatomy)
+        merged.anatomy = anatomy
+        if OmegaConf.is_missing(merged.output, "directory"):
+            merged.output.directory = "."
+        missing = sorted(str(key) for key in OmegaConf.missing_keys(merged))
+        if missing:
+            raise InputError(f"no value is given for {', '.join(missing)}; set it as {missing[0]}=...")
+        config = cast(SimulationConfig, OmegaConf.to_object(merged))
+        plain = cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
+    except OmegaConfBaseException as error:
+        raise InputError(composition_message(error)) from error
+    checks.check_case(config)
+    return Case(config, plain)
+
+
+def composition_message(error: BaseException) -> str:
+    """What Hydra or OmegaConf found wrong, in one line that names the key."""
+    causes: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in causes:
+        causes.append(current)
+        current = current.__cause__ or current.__context__
+    omega = [c for c in causes if isinstance(c, OmegaConfBaseException) and c.msg]
+    if omega:
+        deepest = omega[-1]
+        text = str(deepest.msg).splitlines()[0]
+        key = str(deepest.full_key or "")
+        text = text if not key or key in text else f"{key}: {text}"
+        first = str(error).splitlines()[0] if error is not deepest else ""
+        return f"{first} ({text})" if first and first not in text and text not in first else text
+    text = str(error).split("Config search path:")[0].split("See https://hydra.cc")[0]
+    override = getattr(error, "override", None)
+    text = f"{override!r} cannot be read as key=value: {text}" if override else text
+    return " ".join(text.split()).replace("In 'config': Could", "could")
+
+
+# ---------------------------------------------------------------------------- Case -> Problem
+
+
+def anatomy_source(anatomy: AnatomyConfig) -> AnatomySource:
+    """Open the patient or phantom of a case."""
+    if isinstance(anatomy, PhantomAnatomyConfig):
+        from thermosim.anatomy.phantom import PhantomSource
+
+        return PhantomSource(anatomy)
+    if isinstance(anatomy, LabelMapAnatomyConfig):
+        from thermosim.anatomy.label_map import LabelMapSource
+
+        return LabelMapSource(anatomy)
+    if isinstance(anatomy, SurfacesAnatomyConfig):
+        from thermosim.anatomy.surfaces import SurfacesSource
+
+        return SurfacesSource(anatomy)
+    raise InputError(f"anatomy.kind={anatomy.kind!r} is not known; use one of {', '.join(ANATOMY_KINDS)}")
+
+
+def grid_around(config: GridConfig, electrodes: tuple[Electrode, ...]) -> Grid:
+    """The isotropic computing box: `size_mm`, or `margin_mm` around the exposed metal.
+
+    An edge that is no whole number of cells is rounded up; odd counts are rounded up to even ones,
+    so that the grid can be coarsened.
+    """
+    lower, upper = exposed_bounds(electrodes)
+    spacing = config.spacing_mm * MILLIMETRE
+    if config.size_mm is None:
+        size = upper - lower + 2.0 * config.margin_mm * MILLIMETRE
+    else:
+        size = np.asarray(config.size_mm) * MILLIMETRE
+    middle = 0.5 * (lower + upper)
+    center = middle if config.center_mm is None else np.asarray(config.center_mm) * MILLIMETRE
+    shape = tuple(2 * math.ceil(float(edge) / (2.0 * spacing) - 1e-6) for edge in size)
+    if min(shape) < MINIMUM_CELLS:
+        raise InputError(
+            f"the box of {shape[0]} x {shape[1]} x {shape[2]} cells has fewer than {MINIMUM_CELLS} cells "
+            f"along an edge; lower grid.spacing_mm={config.spacing_mm:g} or enlarge grid.size_mm"
+        )
+    return Grid.box(cast(Vector, tuple(float(c) for c in center)), cast(tuple[int, int, int], shape), spacing)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything stands, before anything is laid on the grid."""
+
+    source: AnatomySource
+    electrodes: tuple[Electrode, ...]
+    grid: Grid
+
+
+def lay_out(case: Case) -> Layout:
+    """Open the anatomy, place the needles and the box, and check all that needs no fields."""
+    config = case.config
+    source = anatomy_source(config.anatomy)
+    for structure in source.structures:
+        checks.check_tissue_name(f"the tissue of {structure.name!r}", structure.tissue, config.tissue)
+    electrodes = electrodes_from(config.layout, config.applicators, source.tumor_centers())
+    checks.check_segment_needles(config.protocol, (electrode.name for electrode in electrodes))
+    grid = grid_around(config.grid, electrodes)
+    _check_poses(case, electrodes, grid)
+    _check_memory(case, grid.shape, len(electrodes))
+    return Layout(source, electrodes, grid)
+
+
+def lay_out_box(case: Case) -> tuple[tuple[int, int, int], int]:
+    """Cells of the box and number of electrodes, without asking for memory or opening more than needed."""
+    config = case.config
+    source = anatomy_source(config.anatomy)
+    electrodes = electrodes_from(config.layout, config.applicators, source.tumor_centers())
+    return grid_around(config.grid, electrodes).shape, len(electrodes)
+
+
+def _check_poses(case: Case, electrodes: tuple[Electrode, ...], grid: Grid) -> None:
+    """Refuse needles that leave the box, in any segment."""
+    check_inside(electrodes, grid)
+    pulled = 0.0
+    for number, segment in enumerate(case.config.protocol.segments):
+        pulled += segment.pull_back_mm * MILLIMETRE
+        if pulled > 0:
+            when = f" (pulled back by {pulled / MILLIMETRE:g} mm in protocol.segments[{number}])"
+            check_inside(tuple(electrode.moved(pulled) for electrode in electrodes), grid, when)
+
+
+def _check_memory(case: Case, shape: tuple[int, int, int], n_electrodes: int) -> None:
+    from thermosim.simulation import estimate_memory
+
+    checks.check_memory(estimate_memory(shape, n_electrodes), shape, case.config.solver.memory_limit_gb)
+
+
+def build_problem(case: Case) -> tuple[Problem, AnatomySource]:
+    """Lay the anatomy on the grid: everything the simulation needs, and the source for pictures."""
+    from thermosim.simulation import Problem
+
+    config = case.config
+    layout = lay_out(case)
+    anatomy = layout.source.rasterize(layout.grid, config.vessels.minimum_diameter_mm * MILLIMETRE)
+    tumors = [structure.label for structure in anatomy.with_role("tumor")]
+    if not np.isin(anatomy.labels, tumors).any():
+        raise InputError(
+            "no tumour lies in the computing box around the needles; check layout.frame and the "
+            "needles' points (LPS, mm)"
+        )
+    problem = Problem(
+        anatomy,
+        layout.electrodes,
+        config.tissue,
+        config.vessels,
+        config.protocol,
+        config.damage,
+        config.solver,
+    )
+    return problem, layout.source
+
+
+# ---------------------------------------------------------------------------- Case -> Result
+
+
+def simulate(
+    case: Case,
+    *,
+    callbacks: Sequence[Progress] = (),
+    directory: str | Path | None = None,
+    resume: bool = False,
+) -> Result:
+    """Simulate one case.
+
+    Parameters
+    ----------
+    case : from `load_case`.
+    callbacks : called with the progress during the run.
+    directory : where checkpoints go, so that the run can be resumed; None keeps none.
+    resume : go on from the checkpoint in `directory`.
+
+    Raises
+    ------
+    InputError, BackendError
+        Before any heavy work.
+    NumericalError
+        When a field becomes non-finite or a solver does not converge.
+    Interrupted
+        When the user stops the run; the checkpoint stays in `directory`.
+    """
+    from thermosim import simulation
+    from thermosim.backends import select
+    from thermosim.outcome.assess import assess
+
+    config = case.config
+    backend = select(config.backend.name, config.backend.threads, config.backend.device)
+    problem, source = build_problem(case)
+    checkpoint = None
+    if directory is not None:
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = folder / CHECKPOINT_FILE
+        if not resume:
+            checkpoint.unlink(missing_ok=True)
+            _store_for_resuming(case, folder)
+    run = simulation.run(problem, backend, callbacks=tuple(callbacks), checkpoint=checkpoint, resume=resume)
+    return Result(case, run, assess(run, config.damage), source.display_surfaces())
+
+
+def _store_for_resuming(case: Case, folder: Path) -> None:
+    """Keep the whole case beside its checkpoint, with paths that hold from any directory."""
+    settings = OmegaConf.create(case.settings)
+    for key in ("anatomy.path", "anatomy.directory"):
+        value = OmegaConf.select(settings, key)
+        if value is not None and not OmegaConf.select(settings, "anatomy.dataset"):
+            OmegaConf.update(settings, key, str(Path(value).expanduser().absolute()))
+    OmegaConf.save(settings, folder / RESUME_FILE)
+
+
+def interrupted_case(directory: str | Path) -> Case:
+    """The case of the interrupted run in `directory`.
+
+    Raises
+    ------
+    InputError
+        When there is nothing to resume.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise InputError(
+            f"resume={directory}: there is no such directory; give the output directory of a run"
+        )
+    if not (folder / RESUME_FILE).is_file() or not (folder / CHECKPOINT_FILE).is_file():
+        raise InputError(
+            f"resume={directory}: no interrupted run lies there; it ended, or never got to a checkpoint"
+        )
+    import yaml
+
+    try:
+        settings = OmegaConf.load(folder / RESUME_FILE)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise InputError(f"resume={directory}: {RESUME_FILE} is damaged; start the run anew") from error
+    if not isinstance(settings, DictConfig):
+        raise InputError(f"resume={directory}: {RESUME_FILE} is damaged; start the run anew")
+    return case_from(settings)
+
+
+def finish(directory: str | Path) -> None:
+    """Remove what only an interrupted run needs."""
+    for name in (CHECKPOINT_FILE, RESUME_FILE):
+        (Path(directory) / name).unlink(missing_ok=True)

@@ -1,0 +1,60 @@
+"""Keeping and restoring a run: one HDF5 file, written whole or not at all, nothing unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from thermosim.errors import InputError
+
+FORMAT = "thermosim-checkpoint-1"
+
+
+def save(path: Path, fields: dict[str, NDArray[Any]], state: dict[str, Any], fingerprint: str) -> None:
+    """Write fields and plain values; `fingerprint` says which problem they belong to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with h5py.File(unfinished, "w") as file:
+            file.attrs["format"] = FORMAT
+            file.attrs["fingerprint"] = fingerprint
+            file.attrs["state"] = json.dumps(state)
+            for name, values in fields.items():
+                file.create_dataset(name, data=values)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load(path: Path, fingerprint: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read a checkpoint back.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, damaged, or belongs to another problem.
+    """
+    if not path.is_file():
+        raise InputError(f"no checkpoint {path.name} in {path.parent}; nothing to resume")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise InputError(f"{path.name} is not a checkpoint of this version; start the run anew")
+            if file.attrs.get("fingerprint") != fingerprint:
+                raise InputError(
+                    f"{path.name} belongs to another case (configuration, anatomy or kernels have changed); "
+                    "start the run anew"
+                )
+            state = json.loads(str(file.attrs["state"]))
+            fields = {name: np.asarray(file[name]) for name in file}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path.name} is damaged ({error}); start the run anew") from error
+    if not isinstance(state, dict):
+        raise InputError(f"{path.name} is damaged (no state); start the run anew")
+    return fields, state

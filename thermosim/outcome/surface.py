@@ -1,0 +1,234 @@
+"""Triangulated surfaces: extraction from a level set, integrals, refinement and exact distances."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
+from vtkmodules.vtkCommonCore import vtkDoubleArray, vtkPoints
+from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkImageData, vtkPolyData
+from vtkmodules.vtkFiltersCore import (
+    vtkFlyingEdges3D,
+    vtkImplicitPolyDataDistance,
+    vtkQuadricDecimation,
+)
+
+from thermosim.anatomy.anatomy import TriangleSurface
+from thermosim.errors import InputError
+from thermosim.outcome.level_set import LevelSet
+
+EMPTY = TriangleSurface(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64))
+
+
+def to_polydata(surface: TriangleSurface) -> vtkPolyData:
+    """The surface as a vtkPolyData in double precision."""
+    points = vtkPoints()
+    points.SetData(numpy_to_vtk(np.ascontiguousarray(surface.points, dtype=np.float64), deep=True))
+    cells = vtkCellArray()
+    triangles = np.ascontiguousarray(surface.triangles, dtype=np.int64)
+    cells.SetData(3, numpy_to_vtkIdTypeArray(triangles.ravel(), deep=True))
+    polydata = vtkPolyData()
+    polydata.SetPoints(points)
+    polydata.SetPolys(cells)
+    return polydata
+
+
+def from_polydata(polydata: vtkPolyData) -> TriangleSurface:
+    """A vtkPolyData of triangles as a TriangleSurface."""
+    if polydata.GetNumberOfPolys() == 0:
+        return EMPTY
+    points = vtk_to_numpy(polydata.GetPoints().GetData()).astype(np.float64)
+    triangles = vtk_to_numpy(polydata.GetPolys().GetConnectivityArray()).reshape(-1, 3).astype(np.int64)
+    return TriangleSurface(points, triangles)
+
+
+def extract_surface(level_set: LevelSet) -> TriangleSurface:
+    """The surface where a level set is zero, by marching cubes, normals from inside to outside.
+
+    Closed level sets give a closed surface also where the inside reaches the faces of the box.
+    """
+    values = level_set.padded
+    if not values.max() > 0 or not values.min() <= 0:
+        return EMPTY
+    image = vtkImageData()
+    image.SetDimensions(*values.shape)
+    image.GetPointData().SetScalars(numpy_to_vtk(values.ravel(order="F"), deep=True))
+    cubes = vtkFlyingEdges3D()
+    cubes.SetInputData(image)
+    cubes.SetValue(0, 0.0)
+    cubes.ComputeNormalsOff()
+    cubes.ComputeScalarsOff()
+    cubes.Update()
+    index = from_polydata(cubes.GetOutput())
+    points = level_set.grid.points(index.points - 1.0)
+    triangles = index.triangles
+    # A frame of left-handed axes mirrors the triangles.
+    if np.linalg.det(np.asarray(level_set.grid.direction)) < 0:
+        triangles = triangles[:, ::-1]
+    return TriangleSurface(points, np.ascontiguousarray(triangles))
+
+
+def triangle_areas(surface: TriangleSurface) -> NDArray[np.float64]:
+    """Area of each triangle [m²]."""
+    a, b, c = (surface.points[surface.triangles[:, i]] for i in range(3))
+    return np.asarray(0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1))
+
+
+def vertex_areas(surface: TriangleSurface) -> NDArray[np.float64]:
+    """Area that each vertex stands for [m²]: a third of its triangles; sums to the surface's area."""
+    areas = np.repeat(triangle_areas(surface) / 3.0, 3)
+    total = np.bincount(surface.triangles.ravel(), weights=areas, minlength=len(surface.points))
+    return np.asarray(total, dtype=np.float64)
+
+
+def moments(
+    surface: TriangleSurface,
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Volume [m³], centroid [m] and covariance ∫(x−c)(x−c)ᵀ dV / V [m²] of what a closed surface encloses.
+
+    By the divergence theorem, as a sum over tetrahedra from a common apex (exact for the polyhedron).
+    """
+    if len(surface.triangles) == 0:
+        return 0.0, np.full(3, np.nan), np.full((3, 3), np.nan)
+    apex = surface.points.mean(axis=0)
+    a, b, c = (surface.points[surface.triangles[:, i]] - apex for i in range(3))
+    six_volumes = np.einsum("ij,ij->i", a, np.cross(b, c))
+    volume = float(six_volumes.sum() / 6.0)
+    if volume == 0.0:
+        return 0.0, apex, np.zeros((3, 3))
+    total = a + b + c
+    centroid = (six_volumes[:, None] * total).sum(axis=0) / (24.0 * volume)
+    second = sum(np.einsum("n,ni,nj->ij", six_volumes, v, v) for v in (a, b, c, total)) / 120.0
+    covariance = second / volume - np.outer(centroid, centroid)
+    return volume, apex + centroid, np.asarray(covariance)
+
+
+def refined(surface: TriangleSurface, longest_edge: float) -> TriangleSurface:
+    """The same surface with no edge longer than `longest_edge` [m], by splitting edges in the middle.
+
+    Closed surfaces stay closed: an edge is split in both of its triangles. The shape is unchanged.
+    """
+    points, triangles = surface.points, surface.triangles
+    for _ in range(20):
+        edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+        key, inverse = np.unique(edges[:, 0] * len(points) + edges[:, 1], return_inverse=True)
+        inverse = inverse.reshape(-1, 3)
+        ends = points[np.column_stack([key // len(points), key % len(points)])]
+        long_edges = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1) > longest_edge
+        if not long_edges.any():
+            break
+        middle = np.full(len(key), -1, dtype=np.int64)
+        middle[long_edges] = len(points) + np.arange(int(long_edges.sum()))
+        points = np.concatenate([points, ends[long_edges].mean(axis=1)])
+        triangles = _split(triangles, middle[inverse])
+    return TriangleSurface(points, triangles)
+
+
+def _split(triangles: NDArray[np.int64], middles: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Split triangles at the middles of their edges (01, 12, 20); −1 marks an edge left whole."""
+    marked = middles >= 0
+    count = marked.sum(axis=1)
+    # Turn each triangle so that its first marked edge is 01, and with two marked edges 01 and 12.
+    turn = np.where(count == 2, (np.argmin(marked, axis=1) + 1) % 3, np.argmax(marked, axis=1))
+    order = (np.arange(3)[None, :] + turn[:, None]) % 3
+    v = np.take_along_axis(triangles, order, axis=1)
+    m = np.take_along_axis(middles, order, axis=1)
+    whole, one, two, three = (v[count == n] for n in range(4))
+    m1, m2, m3 = (m[count == n] for n in (1, 2, 3))
+    pieces = [
+        whole,
+        np.column_stack([one[:, 0], m1[:, 0], one[:, 2]]),
+        np.column_stack([m1[:, 0], one[:, 1], one[:, 2]]),
+        np.column_stack([m2[:, 0], two[:, 1], m2[:, 1]]),
+        np.column_stack([two[:, 0], m2[:, 0], m2[:, 1]]),
+        np.column_stack([two[:, 0], m2[:, 1], two[:, 2]]),
+        np.column_stack([three[:, 0], m3[:, 0], m3[:, 2]]),
+        np.column_stack([m3[:, 0], three[:, 1], m3[:, 1]]),
+        np.column_stack([m3[:, 2], m3[:, 1], three[:, 2]]),
+        m3,
+    ]
+    return np.concatenate(pieces).astype(np.int64)
+
+
+def with_edge_length(surface: TriangleSurface, edge: float, maximum_points: int) -> TriangleSurface:
+    """The surface with edges of at most about `edge` [m] and at most about `maximum_points` vertices.
+
+    Coarse triangles are split; a surface that is much finer is thinned by quadric decimation, which
+    moves it by far less than `edge`. Where the number of vertices binds, the edges grow.
+    """
+    area = float(triangle_areas(surface).sum())
+    # An equilateral triangulation with n vertices has 2n triangles of area √3/4 e².
+    edge = max(edge, float(np.sqrt(area / (2.0 * maximum_points) * 4.0 / np.sqrt(3.0))))
+    target = area / (np.sqrt(3.0) / 4.0 * edge**2)
+    if len(surface.triangles) > 1.2 * target:
+        thin = vtkQuadricDecimation()
+        thin.SetInputData(to_polydata(surface))
+        thin.SetTargetReduction(1.0 - target / len(surface.triangles))
+        thin.VolumePreservationOn()
+        thin.Update()
+        surface = from_polydata(thin.GetOutput())
+    return refined(surface, 1.5 * edge)
+
+
+def distance_to_surface(points: NDArray[np.floating], surface: TriangleSurface) -> NDArray[np.float64]:
+    """Euclidean distance [m] from points (n, 3) to the nearest triangle of a surface.
+
+    Within six edge lengths of the surface every triangle is tried. Further out the triangles around the
+    nearest vertex are, which by then is too long by less than a hundredth of an edge.
+    """
+    if len(surface.triangles) == 0:
+        raise InputError("there is no distance to an empty surface; check that it has triangles first")
+    queries = np.ascontiguousarray(points, dtype=np.float64)
+    if len(queries) == 0:
+        return np.zeros(0)
+    corners = surface.points[surface.triangles]
+    edge = float(np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max())
+    used = np.unique(surface.triangles)
+    tree = cKDTree(surface.points[used], leafsize=48)
+    distance, nearest = tree.query(queries)
+    close = distance < 6.0 * edge
+    if close.any():
+        function = vtkImplicitPolyDataDistance()
+        function.SetInput(to_polydata(surface))
+        values = vtkDoubleArray()
+        function.FunctionValue(numpy_to_vtk(queries[close], deep=True), values)
+        distance[close] = np.abs(vtk_to_numpy(values))
+    if not close.all():
+        distance[~close] = _distance_to_fans(queries[~close], used[nearest[~close]], surface)
+    return np.asarray(distance, dtype=np.float64)
+
+
+def _distance_to_fans(
+    points: NDArray[np.float64], vertices: NDArray[np.int64], surface: TriangleSurface
+) -> NDArray[np.float64]:
+    """Distance from each point to the triangles around its vertex."""
+    corners = surface.triangles.ravel()
+    order = np.argsort(corners, kind="stable")
+    start = np.searchsorted(corners[order], vertices)
+    stop = np.searchsorted(corners[order], vertices, side="right")
+    best = np.full(len(points), np.inf)
+    for step in range(int((stop - start).max())):
+        more = np.flatnonzero(start + step < stop)
+        triangle = surface.triangles[order[start[more] + step] // 3]
+        a, b, c = (surface.points[triangle[:, i]] for i in range(3))
+        best[more] = np.minimum(best[more], _distance_to_triangles(points[more], a, b, c))
+    return best
+
+
+def _distance_to_triangles(
+    p: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Distance from points to one triangle each, all of shape (n, 3): to the plane or to an edge."""
+    normal = np.cross(b - a, c - a)
+    length = np.maximum(np.linalg.norm(normal, axis=1), np.finfo(float).tiny)
+    over = length > 0
+    nearest = np.full(len(p), np.inf)
+    for start, end in ((a, b), (b, c), (c, a)):
+        along = end - start
+        square = np.maximum(np.einsum("ij,ij->i", along, along), np.finfo(float).tiny)
+        share = np.clip(np.einsum("ij,ij->i", p - start, along) / square, 0.0, 1.0)
+        nearest = np.minimum(nearest, np.linalg.norm(p - start - share[:, None] * along, axis=1))
+        over &= np.einsum("ij,ij->i", np.cross(normal, along), p - start) >= 0.0
+    plane = np.abs(np.einsum("ij,ij->i", p - a, normal)) / length
+    return np.where(over, plane, nearest)

@@ -1,0 +1,343 @@
+"""Pennes' bioheat equation with latent heat, fitted walls and super-time-stepping.
+
+ρc ∂u/∂t = ∇·(k∇T) + ω_b ρ_b c_b (T_a − T) + q + q_m (Pennes 1948, J Appl Physiol 1:93) with the
+enthalpy temperature u: T(u) is u up to the boiling range, over which the latent heat is released.
+Fields of u and T are counted from a reference temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thermosim.backends.base import Array, Backend, Layout
+from thermosim.numerics.link_factors import LinkFactors
+from thermosim.numerics.super_time_stepping import n_stages, stages
+from thermosim.numerics.workspace import Workspace
+
+GHOST_CONDUCTIVITY = 1e6
+"""k beyond the box [W/(m K)]: the harmonic mean with tissue is then 2k, a half cell's conductance."""
+
+SHUTDOWN = {"none": 0, "arrhenius": 1, "viability": 2}
+
+
+@dataclass(frozen=True)
+class ThermalLaw:
+    """Thermal properties by label, and what all tissues share. Float32 arrays over labels.
+
+    `capacity` ρc [J/(m³ K)] and `conductivity` k at 37 °C are 0 where no tissue is; `perfusion`
+    W = ω_b ρ_b c_b [W/(m³ K)]; `latent` L/(ρc) [K]; `metabolic` [W/m³]. Temperatures in °C; fields are counted from `reference`.
+    """
+
+    capacity: NDArray[np.float32]
+    conductivity: NDArray[np.float32]
+    slope: NDArray[np.float32]
+    perfusion: NDArray[np.float32]
+    latent: NDArray[np.float32]
+    metabolic: NDArray[np.float32]
+    arterial: float
+    boundary: float
+    boiling: float
+    boiling_width: float
+    reference: float
+    shutdown: str
+    shutdown_threshold: float
+
+    @property
+    def inverse_capacity(self) -> NDArray[np.float32]:
+        return np.divide(1.0, self.capacity, out=np.zeros_like(self.capacity), where=self.capacity > 0)
+
+
+@dataclass(frozen=True)
+class ThermalWall:
+    """Walls of one kind: fitted links, one temperature per owner [°C], and a name for the audit."""
+
+    name: str
+    links: LinkFactors
+    temperatures: Sequence[float]
+
+
+@dataclass
+class HeatFlows:
+    """Heat leaving tissue [W] at one moment."""
+
+    perfusion: float
+    faces: float
+    walls: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _WallArrays:
+    n: int
+    cell: Array
+    factor: Array
+    temperature: Array
+    buffer: Array
+
+
+class Bioheat:
+    """Advances the enthalpy temperature; owns k and W of the present step.
+
+    `advance` overwrites the workspace and exchanges the state's fields with it.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        layout: Layout,
+        spacing: float,
+        labels: Array,
+        law: ThermalLaw,
+        walls: Sequence[ThermalWall],
+        workspace: Workspace,
+    ) -> None:
+        self.backend, self.layout, self.spacing = backend, layout, spacing
+        self.law, self.labels, self._workspace = law, labels, workspace
+        self._table = {
+            name: backend.asarray(getattr(law, name), "float32")
+            for name in ("conductivity", "slope", "perfusion", "latent", "metabolic", "inverse_capacity")
+        }
+        self._capacity = backend.asarray(law.capacity, "float32")
+        self.conductivity = backend.field(layout, GHOST_CONDUCTIVITY)
+        self.perfusion = backend.field(layout)
+        self._boil = (np.float32(law.boiling - law.reference), np.float32(law.boiling_width))
+        self._arterial = np.float32(law.arterial - law.reference)
+        self._inverse_h2 = np.float32(1.0 / spacing**2)
+        self.evaluations = 0
+        self.set_walls(walls)
+
+    def set_walls(self, walls: Sequence[ThermalWall]) -> None:
+        """Take over the links to needles and vessels."""
+        backend, layout = self.backend, self.layout
+        _, ny, nz = layout.shape
+        step = np.array([ny * nz, nz, 1])
+        cells = [np.empty(0, np.int64)]
+        for wall in walls:
+            faces = wall.links.face_cells[wall.links.face_factors != 1.0]
+            axes = wall.links.face_axes[wall.links.face_factors != 1.0]
+            cells += [faces, faces + step[axes], wall.links.wall_cells]
+        special = np.unique(np.concatenate(cells))
+        factors = np.ones((len(special), 6))
+        entries: list[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]] = []
+        self._walls: dict[str, _WallArrays] = {}
+        for wall in walls:
+            links = wall.links
+            lower = np.searchsorted(special, links.face_cells)
+            upper = np.searchsorted(special, links.face_cells + step[links.face_axes])
+            changed = links.face_factors != 1.0
+            for e, axis, factor in ((lower, 0, links), (upper, 1, links)):
+                np.multiply.at(
+                    factors, (e[changed], 2 * links.face_axes[changed] + axis), factor.face_factors[changed]
+                )
+            temperature = np.asarray(wall.temperatures, dtype=float)[links.wall_owners] - self.law.reference
+            entries.append((np.searchsorted(special, links.wall_cells), links.wall_factors, temperature))
+            self._walls[wall.name] = _WallArrays(
+                len(links.wall_cells),
+                backend.asarray(layout.memory_index(links.wall_cells), "int32"),
+                backend.asarray(links.wall_factors, "float32"),
+                backend.asarray(temperature, "float32"),
+                backend.full(max(1, len(links.wall_cells)), 0.0, "float64"),
+            )
+        owner = np.concatenate([e[0] for e in entries]) if entries else np.empty(0, np.int64)
+        factor = np.concatenate([e[1] for e in entries]) if entries else np.empty(0)
+        value = np.concatenate([e[2] for e in entries]) if entries else np.empty(0)
+        order = np.argsort(owner, kind="stable")
+        start = np.searchsorted(owner[order], np.arange(len(special) + 1))
+        pad = 1 if len(order) == 0 else 0  # a kernel argument may not be empty
+        self._special = (
+            len(special),
+            backend.asarray(layout.memory_index(special), "int32"),
+            backend.asarray(factors.ravel(), "float32"),
+            backend.asarray(start, "int32"),
+            backend.asarray(np.pad(factor[order], (0, pad)), "float32"),
+            backend.asarray(np.pad(value[order], (0, pad)), "float32"),
+        )
+        self._special_host = (special, factors, np.bincount(owner, weights=factor, minlength=len(special)))
+
+    def explicit_limit(self, labels: NDArray[np.uint8]) -> float:
+        """Largest stable step of the explicit scheme [s], by Gershgorin's circles at the largest k.
+
+        dt = 2/λ_max with λ_max ≤ max (2 Σ k_face + k_wall + h² W) / (ρc h²).
+        """
+        law = self.law
+        warm = np.maximum(1.0, 1.0 + law.slope * 63.0) * law.conductivity
+        k = np.zeros(tuple(n + 2 for n in labels.shape), dtype=np.float32)
+        k[1:-1, 1:-1, 1:-1] = warm[labels]
+        ghost = k == 0.0
+        ghost[1:-1, 1:-1, 1:-1] = False
+        k[ghost] = GHOST_CONDUCTIVITY
+        inside = k[1:-1, 1:-1, 1:-1]
+        total = np.zeros_like(inside)
+        shifted = np.lib.stride_tricks.sliding_window_view(k, labels.shape)
+        for axis in range(3):
+            for offset in (0, 2):
+                at = [1, 1, 1]
+                at[axis] = offset
+                other = shifted[tuple(at)]
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    total += np.where(inside * other > 0, 2.0 * inside * other / (inside + other), 0.0)
+        inverse = law.inverse_capacity[labels] / self.spacing**2
+        rate = float(np.max((2.0 * total + self.spacing**2 * law.perfusion[labels]) * inverse))
+        special, factors, walls = self._special_host
+        if len(special):
+            own = inside.ravel()[special]
+            bound = 2.0 * (2.0 * own * factors.sum(axis=1)) + own * walls
+            rate = max(rate, float(np.max(bound * inverse.ravel()[special])))
+        return 2.0 / rate if rate > 0 else float("inf")
+
+    def prepare(self, temperature: Array, damage: Array) -> tuple[float, float, bool]:
+        """k(T) and W for the coming step; perfusion's power [W], hottest tissue [°C], all finite?"""
+        rows = self.backend.on_rows(
+            "prepare_step",
+            self.layout,
+            3,
+            temperature,
+            np.float32(self.law.reference),
+            self.labels,
+            self._table["conductivity"],
+            self._table["slope"],
+            self._table["perfusion"],
+            np.int32(SHUTDOWN[self.law.shutdown]),
+            damage,
+            np.float32(self.law.shutdown_threshold),
+            self._arterial,
+            self.conductivity,
+            self.perfusion,
+        )
+        power = self.spacing**3 * float(rows[0].sum())
+        return power, float(rows[1].max()) + self.law.reference, float(rows[2].sum()) == 0.0
+
+    def heat_flows(self, temperature: Array, perfusion_power: float) -> HeatFlows:
+        """Heat leaving tissue [W] with the k and W of the last `prepare`."""
+        interior_T = self.layout.interior(temperature)
+        interior_k = self.layout.interior(self.conductivity)
+        faces = 0.0
+        for axis in range(3):
+            for end in (0, -1):
+                at: list[slice | int] = [slice(None)] * 3
+                at[axis] = end
+                where = tuple(at)
+                lost = (
+                    2.0
+                    * interior_k[where]
+                    * (interior_T[where] - np.float32(self.law.boundary - self.law.reference))
+                )
+                faces += self.spacing * float(lost.sum(dtype="float64"))
+        flows = HeatFlows(perfusion_power, faces)
+        for name, wall in self._walls.items():
+            if wall.n:
+                self.backend.on_entries(
+                    "wall_heat",
+                    wall.n,
+                    wall.cell,
+                    wall.factor,
+                    wall.temperature,
+                    temperature,
+                    self.conductivity,
+                    wall.buffer,
+                )
+                flows.walls[name] = self.spacing * float(wall.buffer.sum())
+            else:
+                flows.walls[name] = 0.0
+        return flows
+
+    def advance(
+        self,
+        enthalpy: Array,
+        temperature: Array,
+        heat: Array,
+        power: float,
+        time_step: float,
+        explicit_limit: float,
+    ) -> tuple[Array, Array, Array]:
+        """One RKL2 step of `time_step` seconds with heat source `power` · `heat`.
+
+        Returns (enthalpy, temperature, enthalpy before): fields are exchanged with the workspace; the
+        enthalpy before stays intact there until something else uses the workspace.
+        """
+        backend, layout, table = self.backend, self.layout, self._table
+        space = self._workspace
+        first, second, other_T, L0 = space.first, space.second, space.bordered, space.zeroed
+        s = n_stages(time_step, explicit_limit)
+        common = (
+            self.conductivity,
+            self.perfusion,
+            heat,
+            self.labels,
+            table["inverse_capacity"],
+            table["metabolic"],
+            table["latent"],
+            np.float32(power),
+            self._inverse_h2,
+            self._arterial,
+            *self._boil,
+        )
+        before, two_before, T_in, T_out = enthalpy, enthalpy, temperature, other_T
+        for number, stage in enumerate(stages(s)):
+            step = np.float32(stage.mu_tilde * time_step)
+            out = first if number % 2 == 0 else second
+            if number == 0:
+                backend.on_cells("first_stage", layout, enthalpy, T_in, *common, step, L0, out, T_out)
+            else:
+                backend.on_cells(
+                    "next_stage",
+                    layout,
+                    enthalpy,
+                    T_in,
+                    *common,
+                    np.float32(stage.mu),
+                    np.float32(stage.nu),
+                    step,
+                    np.float32(stage.gamma_tilde * time_step),
+                    L0,
+                    before,
+                    two_before,
+                    out,
+                    T_out,
+                )
+            n, *lists = self._special
+            backend.on_entries(
+                "correct_stage",
+                n,
+                np.int32(layout.sx),
+                np.int32(layout.sy),
+                *lists,
+                T_in,
+                self.conductivity,
+                self.labels,
+                table["inverse_capacity"],
+                table["latent"],
+                self._inverse_h2,
+                *self._boil,
+                step,
+                np.int32(number == 0),
+                L0,
+                out,
+                T_out,
+            )
+            two_before, before = before, out
+            T_in, T_out = T_out, T_in
+        self.evaluations += s
+        # `before` is the new state; its place among the scratch fields is taken by the old one
+        space.first, space.second = enthalpy, second if before is first else first
+        space.bordered = T_out
+        return before, T_in, enthalpy
+
+    def stored_heat(self, enthalpy: Array) -> float:
+        """Σ ρc (u − reference) h³ [J]."""
+        rows = self.backend.row_sums("stored_heat", self.layout, 1, enthalpy, self.labels, self._capacity)
+        return self.spacing**3 * rows[0]
+
+    def fastest_heating(self, heat: Array) -> float:
+        """Largest q/(ρc) [K/s] of a heat source."""
+        rows = self.backend.on_rows(
+            "fastest_heating", self.layout, 1, heat, self.labels, self._table["inverse_capacity"]
+        )
+        return float(rows.max())
+
+    def largest_change(self, enthalpy: Array, before: Array) -> float:
+        """Largest |Δu| [K] between two states."""
+        return float(self.backend.on_rows("largest_change", self.layout, 1, enthalpy, before).max())

@@ -1,0 +1,88 @@
+"""Death of tissue: Arrhenius, CEM43 and three states, side by side in one pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from thermosim.backends.base import Array, Backend, Layout
+from thermosim.config import DamageConfig
+from thermosim.physics.bioheat import ThermalLaw
+from thermosim.units import GAS_CONSTANT
+
+
+@dataclass
+class DamageState:
+    """Padded fields: Ω [-], CEM43 [min], alive and dead fraction [-], highest temperature [°C]."""
+
+    integral: Array
+    dose: Array
+    alive: Array
+    dead: Array
+    highest_temperature: Array
+
+    @classmethod
+    def start(
+        cls, backend: Backend, layout: Layout, config: DamageConfig, initial_temperature: float
+    ) -> DamageState:
+        """Unharmed tissue."""
+        return cls(
+            backend.field(layout),
+            backend.field(layout),
+            backend.field(layout, config.three_state_initial_alive),
+            backend.field(layout),
+            backend.field(layout, initial_temperature),
+        )
+
+    @property
+    def arrays(self) -> tuple[Array, Array, Array, Array, Array]:
+        return self.integral, self.dose, self.alive, self.dead, self.highest_temperature
+
+
+class DamageModels:
+    """Advances all models over a time step, given the enthalpy before and the temperature after it."""
+
+    def __init__(
+        self, backend: Backend, layout: Layout, labels: Array, config: DamageConfig, law: ThermalLaw
+    ) -> None:
+        self.backend, self.layout, self.labels = backend, layout, labels
+        self._latent = backend.asarray(law.latent, "float32")
+        self._constants = tuple(
+            np.float32(v)
+            for v in (
+                # ln A, because A = 7.39e39 overflows float32
+                math.log(config.frequency_factor),
+                config.activation_energy / GAS_CONSTANT,
+                config.three_state_forward,
+                1.0 / config.three_state_scale,
+                config.three_state_backward,
+            )
+        )
+        self._boil = (np.float32(law.boiling - law.reference), np.float32(law.boiling_width))
+        self._reference = np.float32(law.reference)
+
+    def advance(
+        self, state: DamageState, enthalpy_before: Array, temperature: Array, time_step: float
+    ) -> None:
+        """Integrate over one step of `time_step` seconds."""
+        self.backend.on_cells(
+            "advance_damage",
+            self.layout,
+            enthalpy_before,
+            temperature,
+            self._reference,
+            self.labels,
+            self._latent,
+            *self._boil,
+            np.float32(time_step),
+            *self._constants,
+            *state.arrays,
+        )
+
+    def dead_cells(self, field: Array, conductivity: Array, threshold: float) -> int:
+        """How many tissue cells have reached `threshold`."""
+        return int(
+            self.backend.row_sums("count_dead", self.layout, 1, field, conductivity, np.float32(threshold))[0]
+        )

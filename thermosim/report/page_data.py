@@ -1,0 +1,115 @@
+"""What the page's script draws from: meshes and volume, packed small."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from thermosim.outcome.results import Outcome
+from thermosim.report.meshes import BACKGROUND_COLOR, SceneMesh, layer_name, style
+from thermosim.report.slices import SliceVolume
+from thermosim.report.verdict import MARGIN_CLASSES, WET_COLOR, surface_center
+from thermosim.simulation import SimulationResult
+
+ISOTHERMS = (50.0, 60.0)
+"""Lines of the highest temperature drawn on the slices [°C]."""
+
+MARGIN_STEP = 1e-5
+"""Margins travel as int16 in steps of 0.01 mm."""
+
+NO_MARGIN = -32768
+
+
+def _base64(array: np.ndarray[Any, Any]) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+
+
+def packed_mesh(mesh: SceneMesh) -> dict[str, Any]:
+    """Points as uint16 within the mesh's own box [mm], little endian; triangles as uint16 or uint32."""
+    points = 1e3 * mesh.points
+    lower = points.min(axis=0)
+    scale = np.maximum(points.max(axis=0) - lower, 1e-6) / 65535.0
+    wide = len(points) > 65535
+    packed: dict[str, Any] = {
+        "name": layer_name(mesh.name),
+        "layer": mesh.layer,
+        "kind": mesh.kind,
+        "color": mesh.color,
+        "opacity": mesh.opacity,
+        "lower": lower.tolist(),
+        "scale": scale.tolist(),
+        "points": _base64(np.round((points - lower) / scale).astype("<u2")),
+        "wide": wide,
+        "triangles": _base64(mesh.triangles.astype("<u4" if wide else "<u2")),
+        "margin": None,
+    }
+    if mesh.values is not None:
+        steps = np.floor(np.clip(mesh.values / MARGIN_STEP, -32767, 32767))
+        packed["margin"] = _base64(np.nan_to_num(steps, nan=NO_MARGIN).astype("<i2"))
+    return packed
+
+
+def page_data(
+    result: SimulationResult, outcome: Outcome, meshes: Sequence[SceneMesh], volume: SliceVolume
+) -> dict[str, Any]:
+    """Everything the script needs, as plain values; lengths in mm, frame LPS."""
+    structures = {}
+    for structure in result.anatomy.structures:
+        _, kind, color, _ = style(structure.name, structure)
+        structures[str(structure.label)] = {
+            "name": layer_name(structure.name),
+            "kind": "outside" if structure.role == "background" else kind,
+            "color": color if kind in ("vessel", "risk") else BACKGROUND_COLOR,
+        }
+    classes = [
+        [lo if math.isfinite(lo) else -1e9, hi if math.isfinite(hi) else 1e9, color, name]
+        for lo, hi, color, name in MARGIN_CLASSES
+    ]
+    return {
+        "meshes": [packed_mesh(mesh) for mesh in meshes],
+        "classes": classes,
+        "wet": WET_COLOR,
+        "structures": structures,
+        "isotherms": ISOTHERMS,
+        "tumors": [
+            {
+                "name": layer_name(t.name),
+                "center": (1e3 * surface_center(t.surface)).tolist(),
+                "thinnest": (1e3 * t.thinnest_point).tolist()
+                if np.isfinite(t.thinnest_point).all()
+                else None,
+            }
+            for t in outcome.tumors
+            if len(t.surface.triangles)
+        ],
+        "needles": [
+            {
+                "name": e.name,
+                "tip": [1e3 * c for c in e.target_point],
+                "bare": (1e3 * (e.axis_end if e.kind == "needle" else np.asarray(e.target_point))).tolist(),
+                "entry": [1e3 * c for c in (e.entry_point if e.kind == "needle" else e.target_point)],
+            }
+            for e in result.electrodes
+        ],
+        "volume": {
+            "shape": volume.shape,
+            "spacing": 1e3 * volume.spacing,
+            "origin": (1e3 * volume.origin).tolist(),
+            "offset": volume.temperature_offset,
+            "step": volume.temperature_step,
+            # Fastest along x in the page.
+            "temperature": _base64(volume.temperature.transpose(2, 1, 0)),
+            "labels": _base64(volume.labels.transpose(2, 1, 0)),
+        },
+    }
+
+
+def script_safe(data: Mapping[str, Any]) -> str:
+    """JSON that can stand inside a script element: no '<', so no closing tag."""
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

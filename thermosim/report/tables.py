@@ -1,0 +1,247 @@
+"""The tables of the report, as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from thermosim.report.meshes import layer_name
+
+CRITERION_NAMES = {
+    "arrhenius": "Arrhenius, Ω ≥ 1 (63 % of cells dead)",
+    "arrhenius_99": "Arrhenius, Ω ≥ 4.6 (99 % of cells dead)",
+    "cem43": "Thermal dose (CEM43)",
+    "three_state": "Three-state cell death",
+}
+
+UNIT_SUFFIXES = {"c": "°C", "v": "V", "w": "W", "s": "s", "mm": "mm", "min": "min"}
+
+
+def safe(value: Any) -> str:
+    return escape(str(value), quote=True)
+
+
+def number(value: Any, digits: int = 1, unit: str = "") -> str:
+    """A number for people, a dash where there is none."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return "–"
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return f"{text.replace('-', '−')}{' ' + unit if unit else ''}"
+
+
+def percent(value: Any) -> str:
+    return "–" if value is None else number(100 * value, 0 if value in (0, 1) else 1, "%")
+
+
+def criterion_name(name: str) -> str:
+    if name.startswith("isotherm_"):
+        return f"Isotherm {name.removeprefix('isotherm_')} °C"
+    return CRITERION_NAMES.get(name, name)
+
+
+def _table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], chosen: int | None = None, texts: int = 1
+) -> str:
+    """A table of ready HTML cells; the first `texts` columns are text, the others numbers."""
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        return "".join(
+            f"<{tag}>{cell}</{tag}>" if i < texts else f'<{tag} class="n">{cell}</{tag}>'
+            for i, cell in enumerate(row)
+        )
+
+    lines = "".join(
+        f"<tr{' class=chosen' if i == chosen else ''}>{cells(row, 'td')}</tr>" for i, row in enumerate(rows)
+    )
+    top = f"<thead><tr>{cells(head, 'th')}</tr></thead>"
+    return f'<div class="table"><table>{top}<tbody>{lines}</tbody></table></div>'
+
+
+def numbers(summary: Mapping[str, Any]) -> str:
+    return "\n".join(["<h2>Numbers</h2>", *_outcome_tables(summary), *_device_tables(summary)])
+
+
+def _outcome_tables(summary: Mapping[str, Any]) -> list[str]:
+    zones = summary["ablation_zone"]
+    zone_rows = [
+        [
+            f"{safe(criterion_name(name))}{'' if not z['touches_box'] else ' (reaches the box)'}",
+            number(z["volume_ml"]),
+            number(z["long_axis_mm"]),
+            number(z["middle_axis_mm"]),
+            number(z["short_axis_mm"]),
+            number(z["sphericity"], 2),
+        ]
+        for name, z in zones.items()
+    ]
+    chosen = list(zones).index(summary["criterion"]) if summary["criterion"] in zones else None
+    head = ["Criterion of death", "Volume mL", "Long axis mm", "Middle mm", "Short mm", "Sphericity"]
+    parts = [
+        "<h3>Ablation zone by criterion (bold: used for the verdict)</h3>",
+        _table(head, zone_rows, chosen),
+    ]
+    for tumor in summary["tumors"]:
+        rows = [("All around", tumor)]
+        if tumor["near_capsule"] and tumor["without_capsule"]:
+            rows.append(("Without the surface within 5 mm of the capsule", tumor["without_capsule"]))
+        keys = list(tumor["margin_percentiles_mm"])
+        parts.append(f"<h3>Margin of {safe(layer_name(tumor['name']).lower())}</h3>")
+        parts.append(
+            _table(
+                [
+                    "Surface",
+                    "Thinnest mm",
+                    *(f"{k} % below, mm" for k in keys),
+                    "≥ 0 mm",
+                    "≥ 5 mm",
+                    "≥ 10 mm",
+                    "Area cm²",
+                ],
+                [
+                    [
+                        text,
+                        number(s["minimal_ablative_margin_mm"]),
+                        *(number(s["margin_percentiles_mm"].get(k)) for k in keys),
+                        percent(s["surface_fraction_covered"]),
+                        percent(s["surface_fraction_margin_at_least_5mm"]),
+                        percent(s["surface_fraction_margin_at_least_10mm"]),
+                        number(s["surface_area_cm2"]),
+                    ]
+                    for text, s in rows
+                ],
+            )
+        )
+        shells = ", ".join(
+            f"{k.removesuffix('mm')} mm: {percent(v)}" for k, v in tumor["shell_coverage"].items()
+        )
+        parts.append(
+            f"<p>Dead share of the tumour: {percent(tumor['coverage'])}. Dead share of the shell of "
+            "liver around it: "
+            f"{shells or '–'}.</p>"
+        )
+    risks = summary["structures_at_risk"]
+    if risks:
+        parts.append("<h3>Structures at risk</h3>")
+        parts.append(
+            _table(
+                ["Structure", "Highest temperature °C", "Highest dose, min at 43 °C", "Highest Ω", "Dead mL"],
+                [
+                    [
+                        safe(layer_name(r["name"])),
+                        number(r["highest_temperature_c"]),
+                        "–" if r["thermal_dose_min"] is None else f"{r['thermal_dose_min']:.3g}",
+                        "–" if r["damage_integral"] is None else f"{r['damage_integral']:.2g}",
+                        number(r["dead_volume_ml"], 2),
+                    ]
+                    for r in risks
+                ],
+            )
+        )
+    return parts
+
+
+def _device_tables(summary: Mapping[str, Any]) -> list[str]:
+    impedance, power, audit = summary["impedance_ohm"], summary["electrical_power"], summary["energy_audit"]
+    parts = [
+        "<h3>Electrodes and generator</h3>",
+        _table(
+            [
+                "Electrode",
+                "Bare metal mm",
+                "Diameter mm",
+                "Coolant °C",
+                "First current A",
+                "Highest A",
+                "Highest W",
+            ],
+            [
+                [
+                    safe(e["name"]),
+                    number(e["active_length_mm"]),
+                    number(e["diameter_mm"], 2),
+                    "not cooled"
+                    if e["coolant_temperature_c"] is None
+                    else number(e["coolant_temperature_c"], 0),
+                    number(e["first_current_a"], 2),
+                    number(e["highest_current_a"], 2),
+                    number(e["highest_power_w"]),
+                ]
+                for e in summary["electrodes"]
+            ],
+        ),
+        f"<p>Impedance {number(impedance['initial'], 1, 'Ω')} at the start, "
+        f"{number(impedance['final'], 1, 'Ω')} at the "
+        f"end; highest power {number(power['highest_w'], 1, 'W')}; hottest tissue "
+        f"{number(summary['temperature']['highest_c'], 1, '°C')}.</p>",
+        "<h3>Where the energy went</h3>",
+    ]
+    names = (
+        ("electrical_j", "In: electrical current"),
+        ("metabolic_j", "In: metabolism"),
+        ("stored_j", "Stored in the tissue"),
+        ("perfusion_j", "Carried away by perfusion"),
+        ("vessels_j", "Carried away by vessels"),
+        ("cooled_needles_j", "Carried away by needle cooling"),
+        ("faces_j", "Lost through the edge of the box"),
+    )
+    total = (audit["electrical_j"] or 0) + (audit["metabolic_j"] or 0)
+    rows = [
+        [
+            text,
+            number((audit[key] or 0) / 1e3, 2),
+            percent(audit[key] / total if total and audit[key] is not None else None),
+        ]
+        for key, text in names
+    ]
+    parts.append(_table(["", "kJ", "of the input"], rows))
+    parts.append(
+        f"<p>Energy that is not accounted for: {_scientific(audit['relative_error'])} of the input. "
+        "Heat in the tissue and "
+        f"power of the generator differ by at most {_scientific(power['relative_error'])}.</p>"
+    )
+    return parts
+
+
+def _scientific(value: Any) -> str:
+    return "–" if value is None else f"{value:.1e}".replace("-", "−")
+
+
+def _spoken(value: Any) -> str:
+    """A setting in words: lists and mappings without brackets, empty things as a dash."""
+    if value is None or value in ({}, [], ""):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{k.replace('_', ' ')} {_spoken(v)}" for k, v in value.items() if v not in (None, [], {}, "")
+        )
+    if isinstance(value, (list, tuple)):
+        return "; ".join(_spoken(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _setting_name(key: str) -> str:
+    """A key of the summary for people: its unit in brackets."""
+    stem, _, last = key.rpartition("_")
+    return f"{layer_name(stem)} [{UNIT_SUFFIXES[last]}]" if last in UNIT_SUFFIXES else layer_name(key)
+
+
+def settings(summary: Mapping[str, Any]) -> str:
+    grid, run = summary["grid"], summary["run"]
+    rows = [
+        [safe(_setting_name(name)), safe(_spoken(value))]
+        for name, value in summary["settings"].items()
+        if _spoken(value) != "–"
+    ]
+    shape = " × ".join(str(n) for n in grid["shape"])
+    rows += [
+        ["Grid", f"{shape} cells of {number(grid['spacing_mm'][0], 2)} mm"],
+        ["Computed with", safe(f"{run['backend']}: {run['device']}")],
+        ["Time of the solver", f"{number(run['solver_seconds'])} s, {run['time_steps']} time steps"],
+        ["Version", safe(f"thermosim {run['versions']['thermosim']}, kernels {run['kernel_digest'][:12]}")],
+    ]
+    return "<h2>Settings that change the result</h2>" + _table(["Setting", "Value"], rows, texts=2)

@@ -1,0 +1,85 @@
+"""All outputs of a run, in one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from thermosim.anatomy.anatomy import TriangleSurface
+from thermosim.config import OutputConfig
+from thermosim.errors import InputError
+from thermosim.outcome.results import Outcome
+from thermosim.report.hdf5 import write_result
+from thermosim.report.html import write_report
+from thermosim.report.meshes import scene_meshes
+from thermosim.report.nifti import write_zone
+from thermosim.report.scene import draw_scene
+from thermosim.report.summary import summarize, write_summary
+from thermosim.report.zones import zone_mask
+from thermosim.simulation import SimulationResult
+
+FILES = {
+    "result": "result.h5",
+    "summary": "summary.json",
+    "zone": "zone.nii.gz",
+    "scene": "scene.png",
+    "report": "report.html",
+}
+
+
+def write_outputs(
+    directory: Path,
+    result: SimulationResult,
+    outcome: Outcome,
+    display_surfaces: dict[str, TriangleSurface],
+    config: dict[str, Any],
+    title: str,
+    options: OutputConfig,
+) -> dict[str, Path]:
+    """Write what `options` asks for and return the files by key (result, summary, zone, scene, report).
+
+    ``result.h5`` and ``summary.json`` are always written; ``zone.nii.gz``, ``scene.png`` and
+    ``report.html`` as `options` say. Each file is there whole or not at all. Files of these names
+    from an earlier run that this one does not write are removed, so that a folder never mixes two
+    runs. Where no picture can be drawn the run goes on and a note in the summary and the report
+    says why.
+
+    Parameters
+    ----------
+    config : the resolved configuration as plain mappings, lists and scalars.
+    display_surfaces : the whole anatomy by structure name, LPS [m].
+
+    Raises
+    ------
+    InputError : the directory cannot be written to.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"output.directory {directory.name!r} cannot be made: {error.strerror}; choose another one"
+        ) from error
+    paths = {key: directory / name for key, name in FILES.items()}
+    written = {key: paths[key] for key in ("result", "summary")}
+    write_result(paths["result"], result, outcome, config, title)
+    if options.nifti:
+        written["zone"] = paths["zone"]
+        write_zone(paths["zone"], zone_mask(result, outcome.criterion, config), result.anatomy.grid)
+    notes = []
+    meshes = scene_meshes(result, outcome, display_surfaces) if options.scene or options.report else []
+    if options.scene:
+        problem = draw_scene(paths["scene"], meshes)
+        if problem is None:
+            written["scene"] = paths["scene"]
+        else:
+            notes.append(problem)
+    summary = summarize(result, outcome, config, title, notes)
+    write_summary(paths["summary"], summary)
+    if options.report:
+        picture = written["scene"].read_bytes() if "scene" in written else None
+        written["report"] = paths["report"]
+        write_report(paths["report"], summary, result, outcome, meshes, picture)
+    for key, path in paths.items():
+        if key not in written:
+            path.unlink(missing_ok=True)
+    return written

@@ -1,0 +1,304 @@
+"""A patient under treatment: the state on the device and the physics that changes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thermosim.anatomy.anatomy import Anatomy
+from thermosim.applicators.electrode import Electrode
+from thermosim.backends.base import Array, Backend, Layout
+from thermosim.config import DamageConfig, ProtocolConfig, SolverConfig, TissueConfig, VesselsConfig
+from thermosim.errors import InputError
+from thermosim.numerics.fitted_links import fit_cooled_wall_links, fit_electrode_links, fit_vessel_links
+from thermosim.numerics.link_factors import LinkFactors
+from thermosim.numerics.needle import Needle
+from thermosim.numerics.workspace import Workspace
+from thermosim.physics.bioheat import Bioheat, ThermalLaw, ThermalWall
+from thermosim.physics.damage import DamageModels, DamageState
+from thermosim.physics.electric_potential import ConductivityLaw, ElectricPotential, ground_links
+from thermosim.tissue.properties import TissueTable
+
+CONDUCTIVITY_LAWS = {"constant": 0, "linear": 1, "exponential": 2}
+
+VESSEL_MODELS = ("isothermal", "convective", "occluded", "ignored")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything a simulation needs to know.
+
+    `exterior_mask`: optional cells outside the body (a sample in a bath): they are held at the
+    boundary temperature and at ground potential.
+    """
+
+    anatomy: Anatomy
+    electrodes: tuple[Electrode, ...]
+    tissue: TissueConfig
+    vessels: VesselsConfig
+    protocol: ProtocolConfig
+    damage: DamageConfig
+    solver: SolverConfig
+    exterior_mask: NDArray[np.bool_] | None = None
+
+
+class Treatment:
+    """State fields on the device, and the equations on this geometry.
+
+    Two labels are added to those of the anatomy: metal (nothing lives there) and open lumen (blood
+    conducts current, its heat is carried away at once).
+    """
+
+    def __init__(self, problem: Problem, backend: Backend) -> None:
+        self.problem, self.backend = problem, backend
+        anatomy = problem.anatomy
+        self.grid = anatomy.grid
+        self.spacing = float(self.grid.spacing[0])
+        self.layout = Layout(self.grid.shape)
+        self.metal = max(s.label for s in anatomy.structures) + 1
+        self.lumen = self.metal + 1
+        if self.lumen > 255:
+            raise InputError(f"{self.metal} structures, at most 253 are possible; join some")
+        tissue = problem.tissue
+        self.boundary_temperature = (
+            tissue.initial_temperature if tissue.boundary_temperature is None else tissue.boundary_temperature
+        )
+        self.table = TissueTable.build(tissue, anatomy.structures)
+        self._anatomy_labels, self._vessel_walls = self._vessels()
+        self.labels = backend.field(self.layout, 0, "uint8")
+        self.reference = tissue.initial_temperature
+        border = self.boundary_temperature - self.reference
+        self.workspace = Workspace.allocate(backend, self.layout, border)
+        self.thermal_law = self._thermal_law()
+        self.conductivity_law = self._conductivity_law()
+        # temperatures on the device are counted from the initial one: see kernels/bioheat.cu
+        self.enthalpy = backend.field(self.layout)
+        self.temperature = backend.field(self.layout, border)
+        self.layout.interior(self.temperature)[:] = 0.0
+        self.heat = backend.field(self.layout)
+        self.damage = DamageState.start(backend, self.layout, problem.damage, tissue.initial_temperature)
+        self.damage_models = DamageModels(backend, self.layout, self.labels, problem.damage, self.thermal_law)
+        self.bioheat = Bioheat(
+            backend, self.layout, self.spacing, self.labels, self.thermal_law, [], self.workspace
+        )
+        self.electrodes: tuple[Electrode, ...] = ()
+        self.potential: ElectricPotential | None = None
+        self.explicit_limit = 0.0
+
+    # ------------------------------------------------------------------ tissue
+
+    def _thermal_law(self) -> ThermalLaw:
+        tissue, damage, table = self.problem.tissue, self.problem.damage, self.table
+
+        def padded(values: NDArray[np.float64]) -> NDArray[np.float32]:
+            return np.pad(values, (0, 2)).astype(np.float32)  # nothing in metal and lumen
+
+        return ThermalLaw(
+            capacity=padded(table.heat_capacity),
+            conductivity=padded(table.thermal_conductivity),
+            slope=padded(table.thermal_conductivity_slope),
+            perfusion=padded(table.perfusion_conductance),
+            latent=padded(table.latent_temperature),
+            metabolic=padded(table.metabolic_heat),
+            arterial=tissue.arterial_temperature,
+            boundary=self.boundary_temperature,
+            boiling=tissue.vaporization_temperature,
+            boiling_width=tissue.vaporization_width,
+            reference=tissue.initial_temperature,
+            shutdown=damage.perfusion_shutdown,
+            shutdown_threshold=damage.three_state_threshold,
+        )
+
+    def _conductivity_law(self) -> ConductivityLaw:
+        tissue, table = self.problem.tissue, self.table
+        sigma = np.pad(table.electrical_conductivity, (0, 2)).astype(np.float32)
+        slope = np.pad(table.electrical_conductivity_slope, (0, 2)).astype(np.float32)
+        blood = tissue.tissues.get("blood")
+        if blood is not None:
+            sigma[self.lumen] = blood.electrical_conductivity
+            slope[self.lumen] = blood.electrical_conductivity_slope
+        is_blood = np.zeros_like(sigma)
+        is_blood[self.lumen] = 1.0
+        return ConductivityLaw(
+            sigma,
+            slope,
+            is_blood,
+            CONDUCTIVITY_LAWS[tissue.conductivity_law],
+            tissue.conductivity_collapse_temperature,
+            tissue.conductivity_collapse_width,
+            tissue.conductivity_collapse_factor,
+            tissue.initial_temperature,
+        )
+
+    # ------------------------------------------------------------------ vessels and needles
+
+    def _vessels(self) -> tuple[NDArray[np.uint8], list[ThermalWall]]:
+        """Labels with open lumens marked, and the walls of the vessels that take heat."""
+        problem, anatomy = self.problem, self.problem.anatomy
+        labels = anatomy.labels.copy()
+        liver = next((s for s in anatomy.structures if s.role == "organ"), anatomy.structures[0])
+        walls = []
+        for lumen in anatomy.lumens:
+            own = problem.vessels.groups.get(lumen.group)
+            model = (own and own.model) or problem.vessels.model
+            if model not in VESSEL_MODELS:
+                raise InputError(f"vessels model {model!r}: choose one of {', '.join(VESSEL_MODELS)}")
+            members = [s.label for s in anatomy.structures if s.vessel_group == lumen.group]
+            inside = np.isin(labels, members)
+            if model == "ignored":
+                labels[inside] = liver.label
+            if model in ("occluded", "ignored"):
+                continue
+            film = problem.vessels.heat_transfer_coefficient
+            blood = problem.vessels.blood_temperature
+            if own is not None:
+                film = film if own.heat_transfer_coefficient is None else own.heat_transfer_coefficient
+                blood = blood if own.blood_temperature is None else own.blood_temperature
+            k = problem.tissue.tissues[liver.tissue].thermal_conductivity
+            links = fit_vessel_links(
+                self.grid,
+                lumen.signed_distance,
+                lumen.radius,
+                k / film if model == "convective" else 0.0,
+            )
+            labels[inside] = self.lumen
+            labels.ravel()[links.solid_cells] = self.lumen
+            walls.append(ThermalWall(f"vessel:{lumen.group}", links, [blood]))
+        return labels, walls
+
+    def place(self, electrodes: tuple[Electrode, ...]) -> None:
+        """Put the needles where they are to be; tissue keeps its state.
+
+        A cell that metal leaves (pull-back) takes the mean temperature of its neighbours.
+        """
+        backend, grid, problem = self.backend, self.grid, self.problem
+        needles = [e.geometry for e in electrodes]
+        links = fit_electrode_links(grid, needles)
+        labels = self._anatomy_labels.copy()
+        metal = np.zeros(grid.n_cells, dtype=bool)
+        metal[links.solid_cells] = True
+        if problem.exterior_mask is not None:
+            metal |= problem.exterior_mask.ravel()
+        vacated = self._vacated(metal)
+        labels.ravel()[metal] = self.metal
+        self.layout.interior(self.labels)[:] = backend.asarray(labels, "uint8")
+        self._labels_host = labels
+        if len(vacated):
+            self._fill(vacated, metal)
+        ground, exterior = self._ground(electrodes, metal)
+        if self.potential is None:
+            self.potential = ElectricPotential(
+                backend,
+                self.layout,
+                self.spacing,
+                self.labels,
+                self.conductivity_law,
+                links,
+                len(electrodes),
+                ground,
+                self.workspace,
+            )
+        else:
+            self.potential.set_geometry(links, len(electrodes), ground)
+        walls = [*self._vessel_walls, *self._cooled_walls(electrodes, needles)]
+        if exterior is not None:
+            walls.append(ThermalWall("exterior", exterior, [self.boundary_temperature]))
+        self.bioheat.set_walls(walls)
+        self.explicit_limit = self.bioheat.explicit_limit(labels)
+        self.electrodes = electrodes
+        self.solid_mask = metal.reshape(grid.shape)
+
+    def _cooled_walls(self, electrodes: tuple[Electrode, ...], needles: list[Needle]) -> list[ThermalWall]:
+        cooled = [i for i, e in enumerate(electrodes) if e.coolant_temperature is not None]
+        if not cooled:
+            return []
+        anatomy, tissue = self.problem.anatomy, self.problem.tissue
+        liver = next((s for s in anatomy.structures if s.role == "organ"), anatomy.structures[0])
+        k = tissue.tissues[liver.tissue].thermal_conductivity
+        film = electrodes[cooled[0]].coolant_heat_transfer
+        links = fit_cooled_wall_links(self.grid, [needles[i] for i in cooled], k, film)
+        temperatures = [float(electrodes[i].coolant_temperature or 0.0) for i in cooled]
+        return [ThermalWall("needles", links, temperatures)]
+
+    def _ground(
+        self, electrodes: tuple[Electrode, ...], metal: NDArray[np.bool_]
+    ) -> tuple[tuple[NDArray[np.int64], NDArray[np.float64]], LinkFactors | None]:
+        """Links to ground, and thermal links to cells outside the body."""
+        middle = np.mean([0.5 * (e.axis_start + e.axis_end) for e in electrodes], axis=0)
+        center = middle - self.grid.lower_corner
+        cells, factors = ground_links(self.grid.shape, self.problem.protocol.ground, self.spacing, center)
+        mask = self.problem.exterior_mask
+        if mask is None:
+            return (cells, factors), None
+        outside = np.pad(mask, 1)
+        count = np.zeros(mask.shape)
+        for axis in range(3):
+            for shift in (-1, 1):
+                count += np.roll(outside, shift, axis)[1:-1, 1:-1, 1:-1]
+        count.ravel()[metal] = 0.0
+        rim = np.flatnonzero(count)
+        weight = 2.0 * count.ravel()[rim]  # half a cell to the surface, whose place is known to h/2
+        unique, inverse = np.unique(np.concatenate([cells, rim]), return_inverse=True)
+        total = np.bincount(inverse, weights=np.concatenate([factors, weight]))
+        exterior = LinkFactors(
+            np.flatnonzero(mask),
+            np.empty(0, np.int64),
+            np.empty(0, np.int8),
+            np.empty(0),
+            rim,
+            np.zeros(len(rim), np.int32),
+            weight,
+            np.full(len(rim), self.spacing**2),
+        )
+        return (unique, total), exterior
+
+    def _vacated(self, metal: NDArray[np.bool_]) -> NDArray[np.int64]:
+        before = getattr(self, "solid_mask", None)
+        if before is None:
+            return np.empty(0, np.int64)
+        return np.flatnonzero(before.ravel() & ~metal)
+
+    def _fill(self, cells: NDArray[np.int64], metal: NDArray[np.bool_]) -> None:
+        """Give cells that metal left the mean of their living neighbours."""
+        shape = self.grid.shape
+        valid = ~metal
+        valid[cells] = False
+        fields = (self.enthalpy, self.temperature, *self.damage.arrays)
+        host = [self.backend.to_host(self.layout.interior(f)).copy() for f in fields]
+        waiting = set(cells.tolist())
+        while waiting:
+            done: dict[int, list[float]] = {}
+            for cell in waiting:
+                i, j, k = np.unravel_index(cell, shape)
+                near = [
+                    (i + a, j + b, k + c)
+                    for a, b, c in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
+                    if 0 <= i + a < shape[0] and 0 <= j + b < shape[1] and 0 <= k + c < shape[2]
+                ]
+                near = [n for n in near if valid[np.ravel_multi_index(n, shape)]]
+                if near:
+                    done[cell] = [float(np.mean([f[n] for n in near])) for f in host]
+            if not done:
+                break
+            for cell, values in done.items():
+                where = np.unravel_index(cell, shape)
+                for f, value in zip(host, values, strict=True):
+                    f[where] = value
+                valid[cell] = True
+                waiting.discard(cell)
+        for f, values_host in zip(fields, host, strict=True):
+            self.layout.interior(f)[:] = self.backend.asarray(values_host, "float32")
+
+    # ------------------------------------------------------------------ access
+
+    def host(self, field: Array) -> NDArray[np.float32]:
+        """A field without its ghost cells, in host memory."""
+        return np.ascontiguousarray(self.backend.to_host(self.layout.interior(field)))
+
+    def where_broken(self) -> tuple[float, float, float]:
+        """LPS point [m] of the first cell whose temperature is not finite."""
+        bad = np.argwhere(~np.isfinite(self.host(self.temperature)))
+        point = self.grid.points(bad[0] if len(bad) else np.zeros(3))
+        return float(point[0]), float(point[1]), float(point[2])
