@@ -17,15 +17,15 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, float reference, const unsi
                     const float* slope, const float* W_37, int shutdown, const float* damage,
                     float threshold, float arterial, float* k, float* W, double* rows) {
   const int n = nx * ny;
-  for_each_row(GRID, [=](int row, int index) {
+  for_each_row(GRID, [=](Index row, int index) {
     float carried = 0.0f, hottest = -1.0e30f, broken = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(+ : carried, broken) reduction(max : hottest)) {
       const int l = label[p];
       const float t = T[p];
       k[p] = k_37[l] * thermal_ratio(t + reference, slope[l]);
-      const float alive = shutdown == 0   ? 1.0f
-                          : shutdown == 1 ? exponential(-damage[p])
-                                          : (damage[p] < threshold ? 1.0f : 0.0f);
+      const float w1 = (float)(shutdown == 1), w2 = (float)(shutdown == 2);
+      const float alive = (1.0f - w1 - w2) + w1 * exponential(-damage[p]) +
+                          w2 * (damage[p] < threshold ? 1.0f : 0.0f);
       const float w = W_37[l] * alive;
       W[p] = w;
       carried += w * (t - arterial);
@@ -39,7 +39,7 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, float reference, const unsi
 }
 
 // du/dt [K/s] of one cell with plain links.
-DEVICE float rate(int p, int sx, int sy, const float* T, const float* k, float W, float heat,
+DEVICE float rate(Index p, int sx, int sy, const float* T, const float* k, float W, float heat,
                   float inverse_capacity, float inverse_h2, float arterial) {
   const float t = T[p], c = k[p];
   const float conducted = harmonic(c, k[p + sx]) * (T[p + sx] - t) +
@@ -57,7 +57,7 @@ KERNEL first_stage(GRID_PARAMETERS, const float* u0, const float* T, const float
                    const float* metabolic, const float* latent, float power, float inverse_h2,
                    float arterial, float boiling, float boiling_width, float step, float* L0,
                    float* u1, float* T1) {
-  for_each_cell(GRID, [=](int p) {
+  for_each_cell(GRID, [=](Index p) {
     const int l = label[p];
     const float heat = power * q[p] + metabolic[l];
     const float change =
@@ -77,7 +77,7 @@ KERNEL next_stage(GRID_PARAMETERS, const float* u0, const float* T, const float*
                   float arterial, float boiling, float boiling_width, float mu, float nu,
                   float step, float step0, const float* L0, const float* u_before,
                   const float* u_two_before, float* u, float* T_out) {
-  for_each_cell(GRID, [=](int p) {
+  for_each_cell(GRID, [=](Index p) {
     const int l = label[p];
     const float heat = power * q[p] + metabolic[l];
     const float change =
@@ -132,7 +132,7 @@ KERNEL wall_heat(int n, const int* cell, const float* factor, const float* tempe
 // Row sums of ρc u [J/m³].
 KERNEL stored_heat(GRID_PARAMETERS, const float* u, const unsigned char* label,
                    const float* capacity, double* rows) {
-  for_each_row(GRID, [=](int row, int index) {
+  for_each_row(GRID, [=](Index row, int index) {
     double total = 0.0;
     FOR_EACH_IN_ROW(p, reduction(+ : total))
       total += (double)capacity[label[p]] * (double)u[p];
@@ -142,7 +142,7 @@ KERNEL stored_heat(GRID_PARAMETERS, const float* u, const unsigned char* label,
 
 // Row maxima of |u − u_old|.
 KERNEL largest_change(GRID_PARAMETERS, const float* u, const float* u_old, double* rows) {
-  for_each_row(GRID, [=](int row, int index) {
+  for_each_row(GRID, [=](Index row, int index) {
     float largest = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(max : largest)) largest = larger(largest, fabsf(u[p] - u_old[p]));
     store(rows + index, row_max(largest));
@@ -152,7 +152,7 @@ KERNEL largest_change(GRID_PARAMETERS, const float* u, const float* u_old, doubl
 // Row maxima of the fastest heating [K/s] that the drive alone causes.
 KERNEL fastest_heating(GRID_PARAMETERS, const float* q, const unsigned char* label,
                        const float* inverse_capacity, double* rows) {
-  for_each_row(GRID, [=](int row, int index) {
+  for_each_row(GRID, [=](Index row, int index) {
     float fastest = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(max : fastest))
       fastest = larger(fastest, q[p] * inverse_capacity[label[p]]);

@@ -10,7 +10,7 @@ KERNEL electrical_conductivity(GRID_PARAMETERS, const float* theta, float refere
                                const unsigned char* label, const float* sigma_37,
                                const float* slope, int law, float collapse, float width,
                                float log_factor, float* sigma) {
-  for_each_cell(GRID, [=](int p) {
+  for_each_cell(GRID, [=](Index p) {
     const int l = label[p];
     sigma[p] = sigma_37[l] * conductivity_ratio(theta[p] + reference, slope[l], law, collapse,
                                                 width, log_factor);
@@ -19,7 +19,7 @@ KERNEL electrical_conductivity(GRID_PARAMETERS, const float* theta, float refere
 
 // g = harmonic mean of σ on the three upper faces of each cell (σ = 0 beyond the box).
 KERNEL face_conductance(GRID_PARAMETERS, const float* sigma, float* gx, float* gy, float* gz) {
-  for_each_cell(GRID, [=](int p) {
+  for_each_cell(GRID, [=](Index p) {
     const float s = sigma[p];
     gx[p] = harmonic(s, sigma[p + sx]);
     gy[p] = harmonic(s, sigma[p + sy]);
@@ -54,7 +54,7 @@ KERNEL wall_current(int n, const int* cell, const float* factor, const float* si
 // Joule heat [W/m³]: half of g (Δφ)² of each link goes to each of its ends.
 KERNEL joule_heat(GRID_PARAMETERS, const float* phi, const float* gx, const float* gy,
                   const float* gz, float inverse_h2, float* q) {
-  for_each_cell(GRID, [=](int p) {
+  for_each_cell(GRID, [=](Index p) {
     const float f = phi[p];
     const float a = phi[p + sx] - f, b = f - phi[p - sx];
     const float c = phi[p + sy] - f, d = f - phi[p - sy];
@@ -77,7 +77,7 @@ KERNEL wall_joule_heat(int n, const int* cell, const float* factor, const float*
 
 // out = a · x + b · out
 KERNEL scale_add(GRID_PARAMETERS, float a, const float* x, float b, float* out) {
-  for_each_cell(GRID, [=](int p) { out[p] = a * x[p] + (b == 0.0f ? 0.0f : b * out[p]); });
+  for_each_cell(GRID, [=](Index p) { out[p] = a * x[p] + (b == 0.0f ? 0.0f : b * out[p]); });
 }
 
 // Row sums of q, q r and q / r with r = σ(T) / σ_solved: how far a potential solved with σ_solved is
@@ -87,7 +87,7 @@ KERNEL conductivity_drift(GRID_PARAMETERS, const float* theta, float reference,
                           int law, float collapse, float width, float log_factor,
                           const float* sigma_solved, const float* q, double* rows) {
   const int n = nx * ny;
-  for_each_row(GRID, [=](int row, int index) {
+  for_each_row(GRID, [=](Index row, int index) {
     float total = 0.0f, rising = 0.0f, falling = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(+ : total, rising, falling)) {
       const int l = label[p];
@@ -109,7 +109,7 @@ KERNEL conductivity_drift(GRID_PARAMETERS, const float* theta, float reference,
 KERNEL total_heat(GRID_PARAMETERS, const float* q, const unsigned char* label,
                   const float* is_blood, double* rows) {
   const int n = nx * ny;
-  for_each_row(GRID, [=](int row, int index) {
+  for_each_row(GRID, [=](Index row, int index) {
     double total = 0.0, in_blood = 0.0;
     FOR_EACH_IN_ROW(p, reduction(+ : total, in_blood)) {
       total += q[p];

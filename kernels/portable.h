@@ -1,9 +1,9 @@
 // One source for every device: the same kernels compile as CUDA (NVRTC) and as C++ with OpenMP.
 //
 // A kernel is declared `KERNEL name(...)` and does its work in one call of
-//   for_each_cell(grid, [=](int p) {...})          one cell of the grid, p its index in memory
+//   for_each_cell(grid, [=](Index p) {...})        one cell of the grid, p its index in memory
 //   for_each_entry(n, [=](int e) {...})            one entry of a list
-//   for_each_row(grid, [=](int row, int index) {   one row of cells along z, with
+//   for_each_row(grid, [=](Index row, int index) { one row of cells along z, with
 //       FOR_EACH_IN_ROW(p, clauses) {...}          its cells and
 //       store(out + index, row_sum(x)); })         sums or maxima over them
 //
@@ -19,6 +19,8 @@
 
 #define KERNEL extern "C" __global__ void __launch_bounds__(256)
 #define DEVICE __device__ __forceinline__
+
+using Index = int;
 
 struct Grid {
   int nx, ny, nz, sx, sy, origin;
@@ -87,6 +89,8 @@ DEVICE float float_from_bits(int bits) { return __int_as_float(bits); }
 #define DEVICE static inline __attribute__((always_inline))
 #define THERMOSIM_PRAGMA(text) _Pragma(#text)
 
+using Index = long;  // of pointer size: with int, compilers fall back to gathers
+
 struct Grid {
   int nx, ny, nz, sx, sy, origin;
   bool is_large() const { return (long)nx * ny * nz > 8192; }
@@ -97,10 +101,10 @@ DEVICE void for_each_cell(Grid grid, Body body) {
 #pragma omp parallel for collapse(2) schedule(static) if (grid.is_large())
   for (int i = 0; i < grid.nx; ++i)
     for (int j = 0; j < grid.ny; ++j) {
-      const int row = grid.origin + i * grid.sx + j * grid.sy;
-      const int end = row + grid.nz;
+      const Index row = grid.origin + i * grid.sx + j * grid.sy;
+      const Index end = row + grid.nz;
 #pragma omp simd
-      for (int p = row; p < end; ++p) body(p);
+      for (Index p = row; p < end; ++p) body(p);
     }
 }
 
@@ -109,9 +113,10 @@ DEVICE void for_each_cell_ijk(Grid grid, Body body) {
 #pragma omp parallel for collapse(2) schedule(static) if (grid.is_large())
   for (int i = 0; i < grid.nx; ++i)
     for (int j = 0; j < grid.ny; ++j) {
-      const int row = grid.origin + i * grid.sx + j * grid.sy;
+      const Index row = grid.origin + i * grid.sx + j * grid.sy;
+      const Index end = row + grid.nz;
 #pragma omp simd
-      for (int k = 0; k < grid.nz; ++k) body(row + k, i, j, k);
+      for (Index p = row; p < end; ++p) body(p, i, j, (int)(p - row));
     }
 }
 
@@ -130,7 +135,7 @@ DEVICE void for_each_row(Grid grid, Body body) {
 }
 
 #define FOR_EACH_IN_ROW(p, clauses) \
-  THERMOSIM_PRAGMA(omp simd clauses) for (int p = row; p < row + nz; ++p)
+  THERMOSIM_PRAGMA(omp simd clauses) for (Index p = row; p < row + nz; ++p)
 
 template <class Real>
 DEVICE Real row_sum(Real value) { return value; }

@@ -168,6 +168,17 @@ def test_a_binary_sphere_becomes_smooth(radius):
     assert np.abs(error).max() < 0.6  # the flat poles of the mask hold no more than half a voxel
 
 
+def test_a_binary_sphere_of_thick_slices_becomes_smooth():
+    spacing, center = (0.95, 0.95, 3.75), np.array([0.3, -0.2, 1.1])
+    grid = Grid((40, 40, 11), spacing, (-18.5, -18.5, -18.75))
+    mask = synthetic.sphere_level(grid, 15.0, center) > 0
+    surface = extract_surface(smooth_level_set(mask, grid))
+    error = np.linalg.norm(surface.points - center, axis=1) - 15.0
+    # A slice hides up to half of itself, 1.9 mm, at the poles; elsewhere a quarter of a pixel remains.
+    assert np.sqrt((error**2).mean()) < 0.15 * 3.75
+    assert np.abs(error).max() < 0.5 * 3.75
+
+
 def test_refined_surfaces_keep_shape_and_stay_closed():
     corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]]) * 0.02
     tetrahedron = synthetic.TriangleSurface(corners, np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]))

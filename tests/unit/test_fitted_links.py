@@ -105,8 +105,6 @@ def test_the_near_field_solves_the_discrete_equations(spacing: float) -> None:
         outflow = net_outflow(grid, links, potential)
         outflow[links.wall_cells] -= current
         inner = outflow.reshape(grid.shape)[1:-1, 1:-1, 1:-1]
-        solid = np.zeros(grid.n_cells, dtype=bool)
-        solid[links.solid_cells] = True
         # the truncation error of the plain stencil beyond the fitted faces; seen up to 0.6 % of the current
         assert np.abs(inner).max() < 0.01 * whole
 

@@ -10,13 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thermosim.applicators.generator import (
-    Circuit,
-    Generator,
-    terminal_admittance,
-    terminals_for,
-    unit_voltages,
-)
+from thermosim.applicators.circuit import Circuit, terminal_admittance, terminals_for, unit_voltages
+from thermosim.applicators.generator import Generator
 from thermosim.config import GeneratorConfig, SegmentConfig
 from thermosim.errors import InputError, NumericalError
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from thermosim.anatomy.grid import LPS_TO_RAS, Grid
@@ -179,7 +181,7 @@ def _read_nifti(data: bytes) -> LabelImage:
         units = header.get_xyzt_units()[0]
         forms = int(header["sform_code"]), int(header["qform_code"])
         affine = header.get_best_affine()
-    except (nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError) as error:
+    except (HeaderDataError, WrapStructError) as error:
         raise InputError(f"corrupt NIfTI header ({error})") from None
     if header["magic"].item().rstrip(b"\x00\r\n\x1a")[:2] != b"n+":
         raise InputError("not a NIfTI image in one file (.nii or .nii.gz)")

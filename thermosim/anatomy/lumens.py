@@ -29,8 +29,9 @@ BAND = 4.5
 SURROUNDINGS = 0.02
 """The wall is looked at so far beyond the box [m]: more than the widest vessel is deep."""
 
-TOLERANCE = 0.1
-"""A ball may cut into the wall by this share of its radius: facets and noise do not shrink it."""
+TOLERANCE = 0.15
+"""While shrinking, a ball may cut into the wall by this share of its radius, so that facets and noise
+beside its foot do not stop it; it is centred and measured exactly afterwards."""
 
 HYSTERESIS = 0.9
 """Parts thinner than the threshold by less than this factor stay if thicker ones hold them."""
@@ -75,7 +76,7 @@ def vessel_distance(
     nothing thick enough lies in the box.
     """
     spacing = grid.spacing[0]
-    wall = _sample_wall(surface, grid, min(0.35 * spacing, 0.12 * max(minimum_diameter, 0.001)))
+    wall = _sample_wall(surface, grid, min(0.5 * spacing, 0.15 * max(minimum_diameter, 0.001)))
     if wall is None:
         return None
     balls = _thick_enough(*_cover(wall, minimum_diameter), minimum_diameter)
@@ -84,12 +85,13 @@ def vessel_distance(
         return None
     mask = inside(surface, grid)
     near = _near_wall(wall.points, grid)
-    cells = np.argwhere(near | mask)
+    cells = np.argwhere(near)
     if not len(cells):
         return None
     centers = grid.points(cells)
-    nearest = cKDTree(wall.points).query(centers)[1]
-    distance = _point_triangle_distance(centers, wall.surface, wall.triangle[nearest])
+    candidates = cKDTree(wall.points).query(centers, k=3)[1]  # beside an edge the second may be nearer
+    to_candidates = [_point_triangle_distance(centers, wall.surface, wall.triangle[c]) for c in candidates.T]
+    distance, nearest = np.min(to_candidates, axis=0), candidates[:, 0]
     distance = np.where(mask[tuple(cells.T)], -distance, distance)
     radius = kept_balls.radii[ball_of_sample[nearest]]
     thin = ~kept_sample[nearest]
@@ -102,6 +104,7 @@ def vessel_distance(
     field[tuple(cells.T)] = np.minimum(distance, limit)
     radii = np.full(grid.shape, np.median(radius), np.float32)
     radii[tuple(cells.T)] = radius
+    _fill_deep(field, radii, near, mask)
     n_added = _keep_connected(field, radii, kept_balls, grid)
     if not (field < 0).any():
         return None
@@ -160,7 +163,8 @@ def _cover(wall: Wall, minimum_diameter: float) -> tuple[Balls, NDArray[np.int64
     order = np.argsort(-balls.radii, kind="stable")
     centers, radii = balls.centers[order], balls.radii[order]
     center_tree, wall_tree = cKDTree(centers), cKDTree(wall.points)
-    open_, accepted = np.ones(len(radii), bool), []
+    open_ = np.ones(len(radii), bool)
+    accepted: list[int] = []
     for k in range(len(radii)):
         if not open_[k]:
             continue
@@ -313,6 +317,25 @@ def _near_wall(points: Points, grid: Grid) -> NDArray[np.bool_]:
     crop = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     whole[crop] = ndimage.distance_transform_edt(free) <= BAND + 0.5
     return whole[reach:-reach, reach:-reach, reach:-reach]
+
+
+def _fill_deep(
+    field: NDArray[np.float32],
+    radii: NDArray[np.float32],
+    near: NDArray[np.bool_],
+    mask: NDArray[np.bool_],
+) -> None:
+    """Blood far from any wall: clamped distance, and the radius of the nearest cell that has one."""
+    deep = mask & ~near
+    if not deep.any():
+        return
+    cells = np.argwhere(deep)
+    low, high = np.maximum(cells.min(axis=0) - 2, 0), cells.max(axis=0) + 3
+    crop = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    source = ndimage.distance_transform_edt(~near[crop], return_distances=False, return_indices=True)
+    known = tuple(axis[deep[crop]] for axis in source)
+    field[deep] = np.where(field[crop][known] < 0, -field.max(), field.max())
+    radii[deep] = radii[crop][known]
 
 
 def _keep_connected(field: NDArray[np.float32], radii: NDArray[np.float32], balls: Balls, grid: Grid) -> int:

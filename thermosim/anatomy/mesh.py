@@ -279,10 +279,6 @@ def _boundary_loops(surface: TriangleSurface, name: str) -> list[NDArray[np.int6
 def _consistent(surface: TriangleSurface) -> TriangleSurface:
     """Neighbouring triangles turned the same way round."""
     mesh = to_polydata(surface).compute_normals(
-        cell_normals=False,
-        point_normals=True,
-        consistent_normals=True,
-        split_vertices=False,
-        auto_orient_normals=False,
+        cell_normals=False, consistent_normals=True, split_vertices=False, auto_orient_normals=False
     )
     return from_polydata(mesh)

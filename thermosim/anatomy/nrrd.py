@@ -27,9 +27,7 @@ _TYPES = {
     **dict.fromkeys(("int", "signed int", "int32", "int32_t"), "i4"),
     **dict.fromkeys(("uint", "unsigned int", "uint32", "uint32_t"), "u4"),
     **dict.fromkeys(("longlong", "long long", "long long int", "signed long long", "int64", "int64_t"), "i8"),
-    **dict.fromkeys(
-        ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), "u8"
-    ),
+    **dict.fromkeys(("ulonglong", "unsigned long long", "uint64", "uint64_t"), "u8"),
     "float": "f4",
     "double": "f8",
 }

@@ -310,6 +310,12 @@ class PhantomSource:
         }
         for tumor in self.tumors.values():
             bend_around(lines, widths, tumor.center, tumor.outer_radius + _VESSEL_CLEARANCE + 0.5 * MILLIMETRE)
+        group = "hepatic_vein" if table is _HEPATIC else "portal_vein"
+        for name in set(lines) - {origin for _, origin, _ in table}:
+            # an outer branch that a large tumour has pushed against the capsule ends before it gets there
+            tight = np.flatnonzero(self._room(group, lines[name], True) < 1.1 * widths[name])
+            if len(tight) and tight[0] > 24:
+                lines[name] = lines[name][: tight[0] - 6]
         return [
             Branch(name, origin, resampled(lines[name], 5 * MILLIMETRE), roots.get(name, 0))
             for name, origin, _ in table

@@ -60,9 +60,7 @@ def _checked(points: NDArray[np.float64], triangles: NDArray[np.int64], name: st
     if len(triangles) == 0 or len(points) == 0:
         raise InputError(f"{name}: holds no triangles; export a closed surface")
     if len(triangles) > MAXIMUM_TRIANGLES:
-        raise InputError(
-            f"{name}: {len(triangles)} triangles, at most {MAXIMUM_TRIANGLES}; decimate it first"
-        )
+        raise InputError(f"{name}: {len(triangles)} triangles, at most {MAXIMUM_TRIANGLES}; decimate it")
     if triangles.min() < 0 or triangles.max() >= len(points):
         raise InputError(f"{name}: corrupt surface, a triangle names a point outside 0..{len(points) - 1}")
     used = points[np.unique(triangles)]

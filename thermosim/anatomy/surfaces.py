@@ -96,7 +96,7 @@ def check_structures(configs: dict[str, StructureConfig] | dict[str, SurfaceConf
         if config.role not in roles:
             raise InputError(f"{key}: role {config.role!r}, must be one of {', '.join(roles)}")
         name = config.name or key
-        if name in names or name == BACKGROUND.name and key != "0":
+        if name in names or (name == BACKGROUND.name and key != "0"):
             raise InputError(f"two structures are called {name!r}; give each its own name")
         names.add(name)
     if not any(config.role == "tumor" for config in configs.values()):

@@ -137,6 +137,17 @@ class GrowingTree:
         n = self.count
         return self.radii(np.maximum(self.flow[:n], self.reserve[:n]), self.root[:n])
 
+    def beside(self, line: Points, radius: float) -> tuple[NDArray[np.int64], Points]:
+        """Segments whose wall may come near a twig, and their radii [m]."""
+        n = self.count
+        widths = self.spacious_radii()
+        reach = (widths + radius + GAP)[:, None]
+        start, end = self.start[:n], self.end[:n]
+        near = np.all(np.minimum(start, end) - reach <= line.max(axis=0), axis=1)
+        near &= np.all(np.maximum(start, end) + reach >= line.min(axis=0), axis=1)
+        found = np.flatnonzero(near)
+        return found, widths[found]
+
     def reserve_room(self) -> None:
         """Keep room for the flow that the main branches will likely get, and a fifth more."""
         for root, total in enumerate(self.total):
@@ -207,16 +218,15 @@ class GrowingTree:
         room = self._segment_room(start, end, False)
         if np.any(room < radius):
             return False
-        n = self.count
-        own = segment_segment_distances(start[1:], end[1:], self.start[:n], self.end[:n])
-        widths = self.spacious_radii()
-        about_foot = point_segment_distances(foot[None], self.start[:n], self.end[:n])[0]
+        near, widths = self.beside(line, radius)
+        own = segment_segment_distances(start[1:], end[1:], self.start[near], self.end[near])
+        about_foot = point_segment_distances(foot[None], self.start[near], self.end[near])[0]
         own[:, about_foot < 1.5 * (widths + radius)] = np.inf
         if np.any(own - widths < radius + 0.5e-3):
             return False
-        o = self.other.count
-        gaps = segment_segment_distances(start, end, self.other.start[:o], self.other.end[:o])
-        if np.any(gaps - radius - self.other.spacious_radii() < GAP):
+        near, widths = self.other.beside(line, radius)
+        gaps = segment_segment_distances(start, end, self.other.start[near], self.other.end[near])
+        if np.any(gaps - radius - widths < GAP):
             return False
         self._graft(segment, foot, line, weight, room)
         return True

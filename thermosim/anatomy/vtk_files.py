@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from typing import Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -185,7 +186,7 @@ def parse_vtp(data: bytes) -> Surface:
     compressor = root.get("compressor", "")
     if compressor not in ("", "vtkZLibDataCompressor"):
         raise InputError(f"compressed by {compressor}; save it uncompressed or with zlib")
-    order = ">" if root.get("byte_order") == "BigEndian" else "<"
+    order: Literal["<", ">"] = ">" if root.get("byte_order") == "BigEndian" else "<"
     header = np.dtype(_XML_TYPES[root.get("header_type", "UInt32")]).newbyteorder(order)
 
     def array(element: ElementTree.Element | None) -> NDArray[np.generic]:

@@ -203,7 +203,9 @@ def _blood(anatomy: Anatomy, region: Region) -> list[LevelSet]:
     grid = crop_grid(anatomy.grid, region)
     found = []
     for lumen in anatomy.lumens:
-        level = -lumen.signed_distance[region]
+        # Far from the wall a lumen's distance need not mean anything, not even be finite.
+        reach = np.float32(10.0 * max(grid.spacing))
+        level = np.clip(-lumen.signed_distance[region], -reach, reach)
         if (level > 0).any():
             found.append(LevelSet(grid, np.asarray(level, dtype=np.float32), closed=False))
     return found

@@ -258,8 +258,11 @@
         camera.target = tumor.center.slice();
         camera.turn = Math.atan2(arm[0], -arm[1]);
         camera.lift = Math.max(-1.5, Math.min(1.5, Math.asin(arm[2] / length)));
+        // The margin is often thinnest beside a vessel, which would hide that place.
+        for (const range of vesselRanges) { range.value = 0.3; range.dispatchEvent(new Event("input")); }
       }));
 
+    const vesselRanges = [];
     const layers = new Map();
     for (const mesh of meshes) layers.set(mesh.layer, [...(layers.get(mesh.layer) || []), mesh]);
     for (const [name, group] of layers) {
@@ -270,12 +273,13 @@
         ? `linear-gradient(135deg, ${data.classes.map((c, i) => `${c[2]} ${25 * i}% ${25 * i + 25}%`).join(", ")})` : group[0].color;
       box_.addEventListener("change", () => { for (const m of group) m.visible = box_.checked; redraw(); });
       label.append(box_, swatch, name);
-      if (["liver", "zone", "risk", "other"].includes(group[0].kind)) {
+      if (["liver", "vessel", "zone", "risk", "other"].includes(group[0].kind)) {
         const range = document.createElement("input");
         Object.assign(range, { type: "range", min: 0, max: 1, step: 0.02, value: group[0].opacity, title: "Opacity" });
         range.setAttribute("aria-label", `Opacity of ${name}`);
         range.addEventListener("input", () => { for (const m of group) m.opacity = +range.value; redraw(); });
         label.append(range);
+        if (group[0].kind === "vessel") vesselRanges.push(range);
       }
       byId("layers").append(label);
     }

@@ -1,0 +1,224 @@
+"""Resistance of electrodes and heat flow to walls on coarse grids, wherever and however they lie.
+
+The box's outermost cells hold the exact potential, so that only the links are judged.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, diags
+from scipy.sparse.linalg import cg, splu
+
+from thermosim.anatomy.grid import Grid
+from thermosim.numerics import near_field
+from thermosim.numerics.fitted_links import fit_cooled_wall_links, fit_electrode_links, fit_vessel_links
+from thermosim.numerics.link_factors import LinkFactors
+from thermosim.numerics.needle import Needle
+
+Array = NDArray[np.float64]
+N1_RADIUS, N1_ACTIVE_LENGTH = 0.75e-3, 30.75e-3
+
+
+def cell_centers(grid: Grid) -> Array:
+    return grid.points(np.indices(grid.shape).reshape(3, -1).T)
+
+
+def solve(
+    grid: Grid, links: LinkFactors, known: Array, wall: float, fixed: NDArray[np.bool_] | None = None
+) -> tuple[Array, Array]:
+    """Potential on the grid with `known` values in the fixed cells (default: the outermost ones) and
+    the currents through the wall links, in units of conductivity × spacing."""
+    n, index = grid.n_cells, np.indices(grid.shape).reshape(3, -1)
+    solid = np.zeros(n, dtype=bool)
+    solid[links.solid_cells] = True
+    if fixed is None:
+        fixed = np.any((index == 0) | (index == np.array(grid.shape)[:, None] - 1), axis=0)
+    unknown = ~(solid | fixed)
+    number = np.cumsum(unknown) - 1
+    size = int(unknown.sum())
+    diagonal, right = np.zeros(size), np.zeros(size)
+    rows, columns, values = [], [], []
+    for axis, stride in enumerate((grid.shape[1] * grid.shape[2], grid.shape[2], 1)):
+        factor = np.ones(n)
+        chosen = links.face_axes == axis
+        factor[links.face_cells[chosen]] = links.face_factors[chosen]
+        low = np.flatnonzero(index[axis] < grid.shape[axis] - 1)
+        low = low[~(solid[low] | solid[low + stride])]
+        for a, b in ((low, low + stride), (low + stride, low)):
+            g = factor[np.minimum(a, b)]
+            here, both = unknown[a], unknown[a] & unknown[b]
+            diagonal += np.bincount(number[a[here]], g[here], size)
+            edge = here & ~both
+            right += np.bincount(number[a[edge]], g[edge] * known[b[edge]], size)
+            rows.append(number[a[both]])
+            columns.append(number[b[both]])
+            values.append(-g[both])
+    inner = unknown[links.wall_cells]
+    cells, g = number[links.wall_cells[inner]], links.wall_factors[inner]
+    diagonal += np.bincount(cells, g, size)
+    right += np.bincount(cells, g * wall, size)
+    rows.append(np.arange(size))
+    columns.append(np.arange(size))
+    values.append(diagonal)
+    matrix = csr_matrix(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(size, size)
+    )
+    solution, failed = cg(matrix, right, x0=known[unknown], rtol=1e-7, maxiter=4000, M=diags(1 / diagonal))
+    assert failed == 0
+    result = known.copy()
+    result[unknown] = solution
+    current = np.zeros(len(links.wall_cells))
+    current[inner] = g * (wall - solution[cells])
+    return result, current
+
+
+def random_pose(seed: int, spacing: float, axis: tuple[float, float, float] | None) -> tuple[Grid, Needle]:
+    rng = np.random.default_rng(seed)
+    direction = rng.normal(size=3) if axis is None else np.array(axis)
+    direction /= np.linalg.norm(direction)
+    tip = rng.uniform(-0.5, 0.5, 3) * spacing - 0.5 * N1_ACTIVE_LENGTH * direction
+    n = round(54e-3 / spacing)
+    grid = Grid.box((0.0, 0.0, 0.0), (n, n, n), spacing)
+    return grid, Needle(tuple(tip), tuple(direction), N1_RADIUS, N1_ACTIVE_LENGTH)
+
+
+@pytest.mark.parametrize("axis", [None, (0.0, 0.0, 1.0), (1.0, 0.0, 1.0)])
+@pytest.mark.parametrize(
+    ("spacing", "poses", "limit"),
+    # limits: somewhat above the worst of 24 to 90 poses each (0.48 %, 0.34 %, 0.22 %, 0.14 %), far
+    # below what is asked for (2 % at 2 mm, 1 % at 1 mm)
+    [(3e-3, 5, 0.006), (2e-3, 5, 0.005), (1.5e-3, 3, 0.004), (1e-3, 1, 0.003)],
+)
+def test_needle_resistance_in_any_pose(
+    axis: tuple[float, float, float] | None, spacing: float, poses: int, limit: float
+) -> None:
+    for seed in range(poses):
+        grid, needle = random_pose(seed, spacing, axis)
+        field = needle.near_field()
+        exact = field.potential(*needle.coordinates(cell_centers(grid)))
+        potential, current = solve(grid, fit_electrode_links(grid, [needle]), exact, 1.0)
+        whole = field.current * needle.radius / spacing
+        assert whole / current.sum() == pytest.approx(1.0, abs=limit), f"pose {seed}"
+        away = needle.wall_distance(*needle.coordinates(cell_centers(grid))) * needle.radius > 2 * spacing
+        # of the needle's potential, two cells off; seen 0.002
+        assert np.abs(potential - exact)[away].max() < 0.005
+
+
+def test_shaft_end_that_shares_a_cell_with_active_metal() -> None:
+    for fraction in np.linspace(-0.5, 0.5, 9):
+        spacing, n = 2e-3, 27
+        grid = Grid.box((0.0, 0.0, 0.0), (n, n, n), spacing)
+        end = np.array([0.1e-3, 0.15e-3, 14e-3 + fraction * spacing])  # axis inside one column of cells
+        tip = end - np.array([0.0, 0.0, N1_ACTIVE_LENGTH])
+        needle = Needle(tuple(tip), (0.0, 0.0, 1.0), N1_RADIUS, N1_ACTIVE_LENGTH)
+        exact = needle.near_field().potential(*needle.coordinates(cell_centers(grid)))
+        _, current = solve(grid, fit_electrode_links(grid, [needle]), exact, 1.0)
+        whole = needle.near_field().current * needle.radius / spacing
+        # plain treatment loses the cut cell's current: 2 %; seen 0.11 %
+        assert whole / current.sum() == pytest.approx(1.0, abs=0.004)
+
+
+@pytest.mark.parametrize("spacing", [2e-3, 1e-3])
+def test_sphere_electrode_against_closed_form(spacing: float) -> None:
+    for seed in range(4):
+        shift = np.random.default_rng(seed).uniform(-0.5, 0.5, 3) * spacing
+        n = round(24e-3 / spacing)
+        grid = Grid.box((0.0, 0.0, 0.0), (n, n, n), spacing)
+        needle = Needle(tuple(shift), (0.0, 0.0, 1.0), 2e-3, kind="sphere")
+        exact = needle.near_field().potential(*needle.coordinates(cell_centers(grid)))
+        _, current = solve(grid, fit_electrode_links(grid, [needle]), exact, 1.0)
+        # I = 4π σ R V; asked for 0.5 %, seen 0.06 % at 2 mm and 0.015 % at 1 mm
+        assert current.sum() * spacing == pytest.approx(4 * np.pi * 2e-3, rel=1.5e-3)
+
+
+def test_resistance_of_reference_needle_in_its_cylinder(reference_dir: Path) -> None:
+    """Case N1: all of it, the insulated shaft to the wall and ground at 60 mm, against finite elements."""
+    reference = json.loads((reference_dir / "N1.json").read_text())["quantities"]["R_initial_ohm"]
+    spacing, n = 2e-3, 62
+    grid = Grid.box((0.7e-3, -0.4e-3, 0.0), (n, n, n), spacing)
+    points = cell_centers(grid)
+    ground = (np.hypot(points[:, 0], points[:, 1]) > 60e-3) | (np.abs(points[:, 2]) > 60e-3)
+    ground |= np.any((np.indices(grid.shape).reshape(3, -1) % (n - 1)) == 0, axis=0)
+    needle = Needle((0.0, 0.0, -15.75e-3), (0.0, 0.0, 1.0), N1_RADIUS, N1_ACTIVE_LENGTH)
+    _, current = solve(grid, fit_electrode_links(grid, [needle]), np.zeros(grid.n_cells), 1.0, ground)
+    # the ground's staircase moves it by a part of a cell at 60 mm: 0.1 % of R; links 0.2 %
+    assert 1 / (0.2 * spacing * current.sum()) == pytest.approx(reference, rel=0.004)
+
+
+def test_cluster_of_needles_does_not_depend_on_the_grid() -> None:
+    """Three needles 5 mm apart: their near regions overlap on every grid used here."""
+    direction = np.array([0.3, 0.5, 0.8])
+    direction /= np.linalg.norm(direction)
+    side = np.cross(direction, [1.0, 0.0, 0.0])
+    side /= np.linalg.norm(side)
+    other = np.cross(direction, side)
+    angle = 2 * np.pi * np.arange(3) / 3
+    tips = -10e-3 * direction + 5e-3 / np.sqrt(3) * (
+        np.cos(angle)[:, None] * side + np.sin(angle)[:, None] * other
+    )
+    needles = [Needle(tuple(tip), tuple(direction), N1_RADIUS, 20e-3) for tip in tips]
+    resistance = []
+    for spacing in (0.8e-3, 1.6e-3, 2e-3):
+        n = round(40e-3 / spacing)
+        grid = Grid.box((0.0, 0.0, 0.0), (n, n, n), spacing)
+        fields = [m.near_field().potential(*m.coordinates(cell_centers(grid))) for m in needles]
+        links = fit_electrode_links(grid, needles)
+        _, current = solve(grid, links, sum(fields) / 2.2, 1.0)
+        share = np.bincount(links.wall_owners, current) / current.sum()
+        assert share == pytest.approx(1 / 3, abs=0.01)  # equal by symmetry
+        resistance.append(1 / (spacing * current.sum()))
+    # a needle's reference field ignores its neighbours 2.5 cells away; seen 0.6 %
+    assert resistance[1:] == pytest.approx([resistance[0]] * 2, rel=0.01)
+
+
+@pytest.mark.parametrize("film", [0.1e-3, 2e-3])
+@pytest.mark.parametrize("spacing", [3e-3, 2e-3])
+def test_heat_to_a_cooled_needle(film: float, spacing: float) -> None:
+    """Against the axisymmetric problem with the film in its wall condition."""
+    mesh = near_field._Mesh(N1_ACTIVE_LENGTH / N1_RADIUS)
+    mesh.wall = np.where(mesh.metal, 1 / (1 / mesh.wall + film / N1_RADIUS / mesh.wall_area), mesh.wall)
+    matrix, right = mesh.system()
+    solution = splu(matrix).solve(right).reshape(mesh.shape)
+    whole = (mesh.wall * (1 - solution[0]))[mesh.metal].sum() * N1_RADIUS / spacing
+    field = near_field.NeedleField(mesh, solution)
+    for seed in range(3):
+        grid, needle = random_pose(seed, spacing, None)
+        links = fit_cooled_wall_links(grid, [needle], 0.52, 0.52 / film)
+        known = field.potential(*needle.coordinates(cell_centers(grid)))
+        _, current = solve(grid, links, known, 1.0)
+        # the film evens out the flux that the fitted links assume; seen 0.4 %
+        assert current.sum() == pytest.approx(whole, rel=0.008)
+
+
+@pytest.mark.parametrize("axis", [(0.0, 0.0, 1.0), (0.3, -0.5, 0.8), (1.0, 1.0, 0.2)])
+@pytest.mark.parametrize("film", [0.0, 0.52 / 1500])
+@pytest.mark.parametrize("spacing", [2e-3, 1e-3])
+def test_heat_to_a_vessel(axis: tuple[float, float, float], film: float, spacing: float) -> None:
+    """Steady flow to a vessel: T = T_v + (q r_v / k) (ln(r / r_v) + k / (h_c r_v))."""
+    radius, n = 3e-3, round(36e-3 / spacing)
+    grid = Grid.box((0.0, 0.0, 0.0), (n, n, n), spacing)
+    direction = np.array(axis) / np.linalg.norm(axis)
+    points = cell_centers(grid) - np.array([0.31, -0.2, 0.45]) * spacing
+    along = points @ direction
+    distance = np.linalg.norm(np.cross(points, direction), axis=1)
+    exact = radius * np.log(np.maximum(distance, 0.5 * radius) / radius) + film
+    links = fit_vessel_links(
+        grid,
+        (distance - radius).reshape(grid.shape).astype(np.float32),
+        np.full(grid.shape, radius, np.float32),
+        film,
+    )
+    temperature, current = solve(grid, links, exact, 0.0)
+    # flow into a stretch of the vessel whose ends are faded out over two cells and more
+    fade = np.clip((11e-3 - np.abs(along[links.wall_cells])) / 5e-3, 0.0, 1.0)
+    length = (2 * 6 + 5) * 1e-3
+    # asked for 2 %; what is left is mostly the fading; seen 0.5 %
+    assert -(fade @ current) * spacing == pytest.approx(2 * np.pi * radius * length, rel=0.01)
+    tissue = distance > radius
+    # temperature error per unit flux [m]: a hundredth of a cell's worth; seen 0.03 mm
+    assert np.abs(temperature - exact)[tissue].max() < 0.05 * spacing
