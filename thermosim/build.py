@@ -77,7 +77,7 @@ class Result:
         return summarize(self.simulation, self.outcome, self.case.settings, self.case.title)
 
     def save(self, directory: str | Path) -> dict[str, Path]:
-        """Write the case, fields, summary, report and pictures into `directory`; returns the files by name."""
+        """Write case, fields, summary, report and pictures into `directory`; returns the files by name."""
         from thermosim.report.atomic import write_text
         from thermosim.report.provenance import Anonymizer, yaml_text
         from thermosim.report.writer import write_outputs
@@ -148,6 +148,8 @@ def case_from(settings: DictConfig) -> Case:
         if missing:
             raise InputError(f"no value is given for {', '.join(missing)}; set it as {missing[0]}=...")
         config = cast(SimulationConfig, OmegaConf.to_object(merged))
+        if isinstance(config.anatomy, LabelMapAnatomyConfig):
+            config.anatomy.segments = {str(key): one for key, one in config.anatomy.segments.items()}
         plain = cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
     except OmegaConfBaseException as error:
         raise InputError(composition_message(error)) from error
@@ -168,7 +170,8 @@ def composition_message(error: BaseException) -> str:
         text = str(deepest.msg).splitlines()[0]
         key = str(deepest.full_key or "")
         text = text if not key or key in text else f"{key}: {text}"
-        first = str(error).splitlines()[0] if error is not deepest else ""
+        first = str(error).splitlines()[0].rstrip(".") if error is not deepest else ""
+        text = f"{text}; a new entry is added with + before the key" if "not in struct" in text else text
         return f"{first} ({text})" if first and first not in text and text not in first else text
     text = str(error).split("Config search path:")[0].split("See https://hydra.cc")[0]
     override = getattr(error, "override", None)

@@ -63,7 +63,8 @@ class LabelMapAnatomyConfig(AnatomyConfig):
 
     kind: str = "label_map"
     path: str = MISSING
-    segments: dict[str, StructureConfig] = field(default_factory=dict)  # by label value or name
+    # By label value or name; a number given as such is turned into text before it is used.
+    segments: dict[Any, StructureConfig] = field(default_factory=dict)
     unlisted: str = "error"  # error | background: what to do with labels not in `segments`
 
 
@@ -339,4 +340,4 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="simulation_schema", node=SimulationConfig)
     for kind, schema in ANATOMY_KINDS.items():
-        store.store(group="anatomy", name=f"{kind}_schema", node=schema)
+        store.store(group="anatomy", name=f"base_{kind}", node=schema)

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermosim import checkpoint as checkpoints
+from thermosim.applicators.electrode import Electrode
 from thermosim.applicators.generator import Circuit, Drive, Generator
 from thermosim.applicators.protocol import Protocol, Segment
-from thermosim.applicators.electrode import Electrode
 from thermosim.audit import Ledger
 from thermosim.backends.base import Backend, Layout
 from thermosim.callbacks import Callback, Progress
@@ -192,8 +192,8 @@ class Simulation:
         if not finite:
             x, y, z = (1e3 * v for v in treatment.where_broken())
             raise NumericalError(
-                f"the temperature is not finite at {self.clock.time:.2f} s near ({x:.1f}, {y:.1f}, {z:.1f}) mm LPS; "
-                "lower solver.maximum_time_step or check the tissue's values"
+                f"the temperature is not finite at {self.clock.time:.2f} s near "
+                f"({x:.1f}, {y:.1f}, {z:.1f}) mm LPS; lower solver.maximum_time_step or check the tissue's values"
             )
         flows = treatment.bioheat.heat_flows(treatment.temperature, perfused)
         if self._pending is not None and self._flows is not None:
@@ -269,12 +269,15 @@ class Simulation:
         if self.circuit is None or self.heat_pattern is None:
             return True
         assert treatment.potential is not None
-        if self.delivered == 0.0 and self.generator is not None:
-            # nothing flows: look again when the pause ends
-            if self.generator.next_event(self._segment_time - 1e-6) > self._segment_time + 1e-6:
-                return False
+        if self.delivered == 0.0 and not self._pause_ends():
+            return False
         self.conductance_factor, error = treatment.potential.drift(treatment.temperature, treatment.heat)
         return error > self.solver.resolve_tolerance
+
+    def _pause_ends(self) -> bool:
+        """Whether the generator, now silent, may change its output at this moment."""
+        assert self.generator is not None
+        return self.generator.next_event(self._segment_time - 1e-6) <= self._segment_time + 1e-6
 
     def _solve(self) -> None:
         treatment = self.treatment
@@ -417,8 +420,14 @@ class Simulation:
     def _fingerprint(self) -> str:
         """Which problem this is: its settings, its anatomy, the needles and the kernels."""
         problem, digest = self.problem, hashlib.sha256()
-        settings = [problem.tissue, problem.vessels, problem.protocol, problem.damage, problem.solver]
-        digest.update(json.dumps([asdict(s) for s in settings], sort_keys=True).encode())
+        settings = (
+            asdict(problem.tissue),
+            asdict(problem.vessels),
+            asdict(problem.protocol),
+            asdict(problem.damage),
+            asdict(problem.solver),
+        )
+        digest.update(json.dumps(settings, sort_keys=True).encode())
         digest.update(repr((problem.anatomy.grid, problem.electrodes)).encode())
         digest.update(np.ascontiguousarray(problem.anatomy.labels).tobytes())
         digest.update(self.backend.kernel_digest.encode())

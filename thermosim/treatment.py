@@ -239,7 +239,9 @@ class Treatment:
                 count += np.roll(outside, shift, axis)[1:-1, 1:-1, 1:-1]
         count.ravel()[metal] = 0.0
         rim = np.flatnonzero(count)
-        weight = 2.0 * count.ravel()[rim]  # half a cell to the surface, whose place is known to h/2
+        weight = np.asarray(
+            2.0 * count.ravel()[rim]
+        )  # half a cell to the surface, whose place is known to h/2
         unique, inverse = np.unique(np.concatenate([cells, rim]), return_inverse=True)
         total = np.bincount(inverse, weights=np.concatenate([factors, weight]))
         exterior = LinkFactors(
@@ -252,7 +254,7 @@ class Treatment:
             weight,
             np.full(len(rim), self.spacing**2),
         )
-        return (unique, total), exterior
+        return (unique, np.asarray(total, dtype=np.float64)), exterior
 
     def _vacated(self, metal: NDArray[np.bool_]) -> NDArray[np.int64]:
         before = getattr(self, "solid_mask", None)

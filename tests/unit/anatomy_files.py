@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pyvista as pv
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 TUMOR_CENTER_MM = np.array([31.0, -22.0, 13.0])
@@ -62,7 +62,5 @@ def write_surfaces(folder: Path, ending: str = "vtk", binary: bool = True) -> Pa
     vessel = pv.Cylinder(center=(-20, 0, 0), direction=(0, 0, 1), radius=4, height=90, resolution=48)
     for name, mesh in (("liver", liver), ("tumor", tumor), ("vessel", vessel)):
         path = folder / f"{name}.{ending}"
-        mesh.triangulate().clean().save(
-            path, **({} if ending == "obj" else {"binary": binary})
-        )
+        mesh.triangulate().clean().save(path, **({} if ending == "obj" else {"binary": binary}))
     return folder

@@ -69,7 +69,7 @@ def test_fetch_says_what_to_do_without_network(
 def test_locate_finds_cache_and_environment(
     small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match="thermosim fetch small.*THERMOSIM_DATA"):
+    with pytest.raises(InputError, match=r"thermosim fetch small.*THERMOSIM_DATA"):
         locate("small")
     cached = fetch("small", say=lambda _: None)
     assert locate("small") == cached

@@ -234,6 +234,15 @@ def test_vessels_refuse_bad_arrays() -> None:
         fit_vessel_links(grid, distance * np.nan, radius, 0.0)
 
 
+def test_a_cell_that_only_blood_surrounds_is_no_tissue() -> None:
+    grid = box(3e-3)
+    distance, radius = vessel_arrays(grid, 8e-3, np.array([0.0, 0.0, 1.0]))
+    distance[8, 8, 8] = 1e-4
+    links = fit_vessel_links(grid, distance, radius, 0.0)
+    assert np.ravel_multi_index((8, 8, 8), grid.shape) in links.solid_cells
+    assert_well_formed(grid, links)
+
+
 def test_no_vessel_gives_no_links() -> None:
     grid = box(3e-3)
     far = np.full(grid.shape, 1.0, dtype=np.float32)

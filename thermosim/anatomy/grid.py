@@ -77,23 +77,24 @@ class Grid:
     @property
     def upper_corner(self) -> NDArray[np.float64]:
         """Corner of the box with the largest indices [m, LPS] (axis-aligned grids)."""
-        return self.lower_corner + np.asarray(self.spacing) * np.asarray(self.shape)
+        return np.asarray(self.lower_corner + np.asarray(self.spacing) * np.asarray(self.shape))
 
     def axis(self, dimension: int) -> NDArray[np.float64]:
         """Cell centres along one axis [m, LPS] (axis-aligned grids)."""
         if not self.is_axis_aligned:
             raise InputError("only an axis-aligned grid has coordinates per axis")
-        return self.origin[dimension] + self.spacing[dimension] * np.arange(self.shape[dimension])
+        steps = np.arange(self.shape[dimension], dtype=np.float64)
+        return np.asarray(self.origin[dimension] + self.spacing[dimension] * steps)
 
     def points(self, indices: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
         """LPS points [m] of (fractional) cell indices; shape (..., 3) in and out."""
         axes = np.asarray(self.direction)
-        return np.asarray(self.origin) + (np.asarray(indices) * np.asarray(self.spacing)) @ axes.T
+        return np.asarray(np.asarray(self.origin) + (np.asarray(indices) * np.asarray(self.spacing)) @ axes.T)
 
     def indices(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Fractional cell indices of LPS points [m]; shape (..., 3) in and out."""
         axes = np.asarray(self.direction)
-        return ((np.asarray(points) - np.asarray(self.origin)) @ axes) / np.asarray(self.spacing)
+        return np.asarray(((np.asarray(points) - np.asarray(self.origin)) @ axes) / np.asarray(self.spacing))
 
     def contains(self, points: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Whether LPS points [m] lie in the box."""

@@ -20,10 +20,10 @@ from thermosim.anatomy.surfaces import BACKGROUND, check_structures, structure_f
 from thermosim.config import LabelMapAnatomyConfig, StructureConfig
 from thermosim.errors import InputError
 
-PASS_BAND = 0.06
+PASS_BAND = 0.03
 """Of the windowed sinc filter, in units of voxels: takes off stairs, keeps features of a few voxels."""
 
-VESSEL_PASS_BAND = 0.2
+VESSEL_PASS_BAND = 0.06
 """Vessels are a few voxels thick, so less is filtered."""
 
 VESSEL_CLOSING = 0.01

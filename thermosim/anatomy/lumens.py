@@ -29,9 +29,9 @@ BAND = 4.5
 SURROUNDINGS = 0.02
 """The wall is looked at so far beyond the box [m]: more than the widest vessel is deep."""
 
-TOLERANCE = 0.15
-"""While shrinking, a ball may cut into the wall by this share of its radius, so that facets and noise
-beside its foot do not stop it; it is centred and measured exactly afterwards."""
+TOLERANCE = 0.25
+"""While shrinking, a ball may cut into the wall beside its foot by this share of its radius, so that
+facets and noise do not stop it; it is centred and measured exactly afterwards."""
 
 HYSTERESIS = 0.9
 """Parts thinner than the threshold by less than this factor stay if thicker ones hold them."""
@@ -213,7 +213,7 @@ def _inscribed_balls(wall: Wall, spacing: float) -> Balls:
     depth = radius
     for subset in (_thinned(wall.points, 2 * spacing), np.arange(len(wall.points))):
         # Few samples first: they shrink the balls most of the way at a fraction of the price.
-        depth = _shrink(start, normal, radius, opposite, wall.points, subset)
+        depth = _shrink(start, normal, radius, opposite, wall, subset)
     fits = np.isfinite(depth) & (opposite >= 0)
     start, normal, opposite = start[fits], normal[fits], opposite[fits]
     radius = 0.5 * (radius[fits] + np.minimum(depth[fits], radius[fits]))
@@ -237,23 +237,24 @@ def _shrink(
     normal: Points,
     radius: NDArray[np.float64],
     opposite: NDArray[np.int64],
-    wall: Points,
+    wall: Wall,
     subset: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Shrink balls tangent at `start` until none of the wall's `subset` is inside; changes `radius`
     and `opposite` (the sample that set it). Returns how far the wall is from each centre; NaN if
     a ball did not settle."""
-    tree = cKDTree(wall[subset])
+    tree = cKDTree(wall.points[subset])
     depth = np.full(len(start), np.nan)
     active = np.arange(len(start))
     for _ in range(40):
         distance, found = tree.query(start[active] + radius[active, None] * normal[active])
-        done = distance >= (1 - TOLERANCE) * radius[active]
+        beside = (wall.normals[subset[found]] * normal[active]).sum(axis=1) > 0
+        done = distance >= (1 - np.where(beside, TOLERANCE, 0.02)) * radius[active]
         depth[active[done]] = distance[done]
         active, hit = active[~done], subset[found[~done]]
         if not len(active):
             break
-        chord = wall[hit] - start[active]
+        chord = wall.points[hit] - start[active]
         height = (chord * normal[active]).sum(axis=1)
         smaller = (chord**2).sum(axis=1) / (2 * np.maximum(height, 1e-12))
         radius[active] = np.minimum(smaller, 0.999 * radius[active])

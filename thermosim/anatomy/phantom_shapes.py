@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +127,7 @@ class LiverShape:
 
     def __init__(self, volume: float, cava_radius: float) -> None:
         self.cava_radius = cava_radius
-        self.scale = (volume / (1380 * MILLILITRE)) ** (1 / 3)
+        self.scale: float = (volume / (1380 * MILLILITRE)) ** (1 / 3)
         for _ in range(2):  # the groove of fixed width makes the volume not quite cubic in the scale
             self.scale *= (volume / self._sampled_volume()) ** (1 / 3)
 

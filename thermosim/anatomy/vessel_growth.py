@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ class GrowingTree:
         for branch in branches:
             parent = -1 if branch.origin is None else last[branch.origin]
             line = branch.points
-            for a, b in zip(line[:-1], line[1:], strict=True):
+            for a, b in pairwise(line):
                 parent = self._append(a, b, parent, branch.root)
             last[branch.name] = parent
         inner = self.parent[: self.count]
@@ -187,9 +188,10 @@ class GrowingTree:
         way = terminal - where
         distance = np.linalg.norm(way, axis=2)
         forward = np.einsum("nki,ni->nk", way, axis) / np.maximum(distance * length[:, None], 1e-12)
-        cost = distance * (1 + 0.9 * (1 - forward)) + 1e3 * (
-            ~open_roots[self.root[:n]] | (length < 2.5e-3)
-        ).astype(float)[:, None]
+        cost = (
+            distance * (1 + 0.9 * (1 - forward))
+            + 1e3 * (~open_roots[self.root[:n]] | (length < 2.5e-3)).astype(float)[:, None]
+        )
         for choice in np.argsort(cost, axis=None, kind="stable")[: 3 * tries : 3]:
             segment, place = divmod(int(choice), len(share))
             if cost[segment, place] > 0.12:
@@ -239,7 +241,7 @@ class GrowingTree:
         self.flow[lower], self.room[lower] = self.flow[segment], self.room[segment]
         self.reserve[lower] = self.reserve[segment]
         parent, twig = segment, []
-        for a, b in zip(line[:-1], line[1:], strict=True):
+        for a, b in pairwise(line):
             parent = self._append(a, b, parent, self.root[segment])
             twig.append(parent)
         self.room[twig] = room
@@ -288,7 +290,7 @@ def resampled(line: Points, step: float) -> Points:
 def bend_around(lines: dict[str, Points], radii: dict[str, float], center: Points, clearance: float) -> None:
     """Push polylines off a ball, smoothly and all alike, as a growing mass pushes vessels aside.
 
-    Points at distance ρ from `center` move out to (ρ⁴ + H⁴)^¼, H = `clearance` + radius [m]; before
+    Points at distance ρ from `center` move out to (ρ⁶ + H⁶)^(1/6), H = `clearance` + radius [m]; before
     that everything near the centre yields sideways, so that no line is split by the ball. The
     lines are changed in place; lines that met at an end still meet.
     """
@@ -301,7 +303,7 @@ def bend_around(lines: dict[str, Points], radii: dict[str, float], center: Point
     if np.linalg.norm(side) < 1e-4:
         side = np.cross(tangent, np.eye(3)[np.argmin(np.abs(tangent))])
     side = side / np.linalg.norm(side)
-    for _ in range(3):
+    for power in (6, 24, 24):
         ends: dict[bytes, Points] = {}
         for name, line in lines.items():
             hindrance = clearance + radii[name]
@@ -309,7 +311,8 @@ def bend_around(lines: dict[str, Points], radii: dict[str, float], center: Point
             squared = np.sum(offset**2, axis=1, keepdims=True)
             offset = offset + 0.35 * hindrance * side * np.exp(-squared / (0.5 * hindrance) ** 2)
             distance = np.linalg.norm(offset, axis=1, keepdims=True)
-            moved = center + offset * ((distance**4 + hindrance**4) ** 0.25 / np.maximum(distance, 1e-6))
+            relative = np.maximum(distance / hindrance, 1e-6)
+            moved = center + offset * (1 + relative**-power) ** (1 / power)
             moved = np.where(distance < 2 * hindrance, moved, line)
             # the first of the lines to reach a shared end decides where it goes
             for end in (0, -1):
@@ -339,13 +342,16 @@ def grow(
     if not (first.open_tips() and second.open_tips()):
         return False
     planned = {id(t): max(1, t.missing) for t in (first, second)}
-    failures, limit = 0, 60 + 3 * (first.missing + second.missing)
+    failures, in_a_row, limit = 0, 0, 30 + first.missing + second.missing
     while first.missing + second.missing:
         tree = max((first, second), key=lambda t: t.missing / planned[id(t)])
         pool = places[random.integers(len(places), size=candidates)]
         terminal = pool[np.argmax(tree.distance_to(pool))]
         if not tree.attach(terminal, tries=4):
             failures += 1
-            if failures > limit:
+            in_a_row += 1
+            if failures > limit or in_a_row > 40:
                 return False
+        else:
+            in_a_row = 0
     return True

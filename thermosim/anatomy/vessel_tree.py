@@ -99,7 +99,9 @@ class VesselTree:
                 f"{len(self.nodes)} nodes; list every node"
             )
         if np.any(self.parents >= np.arange(count)) or self.parents.min() < -1:
-            raise InputError(f"vessel tree {self.group!r}: a parent must come before its child; sort the segments")
+            raise InputError(
+                f"vessel tree {self.group!r}: a parent must come before its child; sort the segments"
+            )
         child = self.parents >= 0
         if np.any(self.segments[self.parents[child], 1] != self.segments[child, 0]):
             raise InputError(

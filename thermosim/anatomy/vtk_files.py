@@ -25,7 +25,7 @@ _LEGACY_TYPES = {
     "unsigned_long": "u8",
     "vtktypeint64": "i8",
     "vtktypeint32": "i4",
-    "vtkidtype": "i8",
+    "vtkidtype": "i4",  # VTK writes its own index type as 32 bits in binary files
     "float": "f4",
     "double": "f8",
 }

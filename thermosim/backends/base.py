@@ -75,7 +75,7 @@ class Layout:
         _, ny, nz = self.shape
         i, rest = np.divmod(np.asarray(cells, dtype=np.int64), ny * nz)
         j, k = np.divmod(rest, nz)
-        return (self.origin + i * self.sx + j * self.sy + k).astype(np.int32)
+        return np.asarray(self.origin + i * self.sx + j * self.sy + k, dtype=np.int32)
 
 
 KernelKind = Literal["cell", "entry", "row"]

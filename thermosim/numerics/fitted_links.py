@@ -285,8 +285,9 @@ def fit_electrode_links(grid: Grid, needles: Sequence[Needle]) -> LinkFactors:
 
     So the near field solves the discrete equations whatever place and direction the electrode has.
     The matrix stays symmetric with non-positive off-diagonals. The insulated shaft lets no current
-    through: cells with their centre in it are solid, faces it narrows carry less. Each face belongs
-    to the nearest electrode; a part of an electrode outside the box is ignored.
+    through: cells with their centre in it are solid, faces it narrows carry less, and the current
+    through the open part of such a cell goes to the links around it. Each face belongs to the
+    nearest electrode; a part of an electrode outside the box is ignored.
 
     Parameters
     ----------

@@ -29,7 +29,8 @@ class ThermalLaw:
     """Thermal properties by label, and what all tissues share. Float32 arrays over labels.
 
     `capacity` ρc [J/(m³ K)] and `conductivity` k at 37 °C are 0 where no tissue is; `perfusion`
-    W = ω_b ρ_b c_b [W/(m³ K)]; `latent` L/(ρc) [K]; `metabolic` [W/m³]. Temperatures in °C; fields are counted from `reference`.
+    W = ω_b ρ_b c_b [W/(m³ K)]; `latent` L/(ρc) [K]; `metabolic` [W/m³]. Temperatures
+    in °C; fields are counted from `reference`.
     """
 
     capacity: NDArray[np.float32]
@@ -142,7 +143,7 @@ class Bioheat:
                 backend.full(max(1, len(links.wall_cells)), 0.0, "float64"),
             )
         owner = np.concatenate([e[0] for e in entries]) if entries else np.empty(0, np.int64)
-        factor = np.concatenate([e[1] for e in entries]) if entries else np.empty(0)
+        strength = np.concatenate([e[1] for e in entries]) if entries else np.empty(0)
         value = np.concatenate([e[2] for e in entries]) if entries else np.empty(0)
         order = np.argsort(owner, kind="stable")
         start = np.searchsorted(owner[order], np.arange(len(special) + 1))
@@ -152,10 +153,10 @@ class Bioheat:
             backend.asarray(layout.memory_index(special), "int32"),
             backend.asarray(factors.ravel(), "float32"),
             backend.asarray(start, "int32"),
-            backend.asarray(np.pad(factor[order], (0, pad)), "float32"),
+            backend.asarray(np.pad(strength[order], (0, pad)), "float32"),
             backend.asarray(np.pad(value[order], (0, pad)), "float32"),
         )
-        self._special_host = (special, factors, np.bincount(owner, weights=factor, minlength=len(special)))
+        self._special_host = (special, factors, np.bincount(owner, weights=strength, minlength=len(special)))
 
     def explicit_limit(self, labels: NDArray[np.uint8]) -> float:
         """Largest stable step of the explicit scheme [s], by Gershgorin's circles at the largest k.

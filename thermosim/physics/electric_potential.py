@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +103,7 @@ def ground_links(
         cells.append(chosen)
         factors.append(factor)
     unique, inverse = np.unique(np.concatenate(cells), return_inverse=True)
-    return unique, np.bincount(inverse, weights=np.concatenate(factors))
+    return unique, np.asarray(np.bincount(inverse, weights=np.concatenate(factors)), dtype=np.float64)
 
 
 class ElectricPotential:
@@ -180,7 +181,8 @@ class ElectricPotential:
         cells = np.concatenate([links.wall_cells, ground[0][to_ground]])
         factors = np.concatenate([links.wall_factors, ground[1][to_ground]])
         unique, inverse = np.unique(cells, return_inverse=True)
-        self._leaks = WallList.of(backend, layout, unique, np.bincount(inverse, weights=factors))
+        total = np.asarray(np.bincount(inverse, weights=factors), dtype=np.float64)
+        self._leaks = WallList.of(backend, layout, unique, total)
         self._ground = WallList.of(backend, layout, ground[0][to_ground], ground[1][to_ground])
         self.links.leak[:] = 0.0
         self.set_terminals(self.terminals)
@@ -217,7 +219,7 @@ class ElectricPotential:
         """Solve every terminal's field for the present conductances, from the fields at hand."""
         for terminal, field in zip(self.terminals, self.fields, strict=True):
             report = self.solver.solve(
-                field, lambda r, t=terminal: self._add_inflow(r, t), tolerance, maximum_iterations
+                field, partial(self._add_inflow, terminal), tolerance, maximum_iterations
             )
             self.solves += 1
             self.iterations += report.iterations
@@ -225,11 +227,11 @@ class ElectricPotential:
     def true_relative_residuals(self) -> list[float]:
         """‖b − A φ‖ / ‖b‖ of every terminal's field, computed afresh."""
         return [
-            self.solver.true_relative_residual(field, lambda r, t=terminal: self._add_inflow(r, t))
+            self.solver.true_relative_residual(field, partial(self._add_inflow, terminal))
             for terminal, field in zip(self.terminals, self.fields, strict=True)
         ]
 
-    def _add_inflow(self, residual: Array, terminal: tuple[int, ...]) -> None:
+    def _add_inflow(self, terminal: tuple[int, ...], residual: Array) -> None:
         for electrode in terminal:
             wall = self.walls[electrode]
             self.backend.on_entries("wall_inflow", wall.n, wall.cell, wall.factor, self.sigma, residual)
