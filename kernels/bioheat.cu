@@ -140,11 +140,17 @@ KERNEL stored_heat(GRID_PARAMETERS, const float* u, const unsigned char* label,
   });
 }
 
-// Row maxima of |u − u_old|.
-KERNEL largest_change(GRID_PARAMETERS, const float* u, const float* u_old, double* rows) {
+// Row maxima of |T − T_old| (not of u, which runs far ahead while water boils).
+KERNEL largest_change(GRID_PARAMETERS, const float* T, const float* u_old,
+                      const unsigned char* label, const float* latent, float boiling,
+                      float boiling_width, double* rows) {
   for_each_row(GRID, [=](Index row, int index) {
     float largest = 0.0f;
-    FOR_EACH_IN_ROW(p, reduction(max : largest)) largest = larger(largest, fabsf(u[p] - u_old[p]));
+    FOR_EACH_IN_ROW(p, reduction(max : largest)) {
+      const float before =
+          temperature_from_enthalpy(u_old[p], boiling, boiling_width, latent[label[p]]);
+      largest = larger(largest, fabsf(T[p] - before));
+    }
     store(rows + index, row_max(largest));
   });
 }

@@ -178,7 +178,7 @@ class Simulation:
             treatment.explicit_limit,
         )
         treatment.damage_models.advance(treatment.damage, before, treatment.temperature, step)
-        clock.learn(step, treatment.bioheat.largest_change(treatment.enthalpy, before))
+        clock.learn(step, treatment.bioheat.largest_change(treatment.temperature, before))
         clock.time += step
         self.n_steps += 1
         self._pending = (step, power, in_blood)
@@ -193,7 +193,8 @@ class Simulation:
             x, y, z = (1e3 * v for v in treatment.where_broken())
             raise NumericalError(
                 f"the temperature is not finite at {self.clock.time:.2f} s near "
-                f"({x:.1f}, {y:.1f}, {z:.1f}) mm LPS; lower solver.maximum_time_step or check the tissue's values"
+                f"({x:.1f}, {y:.1f}, {z:.1f}) mm LPS; lower solver.maximum_time_step "
+                "or check the tissue's values"
             )
         flows = treatment.bioheat.heat_flows(treatment.temperature, perfused)
         if self._pending is not None and self._flows is not None:

@@ -339,6 +339,16 @@ class Bioheat:
         )
         return float(rows.max())
 
-    def largest_change(self, enthalpy: Array, before: Array) -> float:
-        """Largest |Δu| [K] between two states."""
-        return float(self.backend.on_rows("largest_change", self.layout, 1, enthalpy, before).max())
+    def largest_change(self, temperature: Array, enthalpy_before: Array) -> float:
+        """Largest |ΔT| [K] over the step that led from `enthalpy_before` to `temperature`."""
+        rows = self.backend.on_rows(
+            "largest_change",
+            self.layout,
+            1,
+            temperature,
+            enthalpy_before,
+            self.labels,
+            self._table["latent"],
+            *self._boil,
+        )
+        return float(rows.max())
