@@ -140,7 +140,8 @@ KERNEL stored_heat(GRID_PARAMETERS, const float* u, const unsigned char* label,
   });
 }
 
-// Row maxima of |T − T_old| (not of u, which runs far ahead while water boils).
+// Row maxima of |T − T_old|, temperatures above the boiling range cut off: nothing is decided there
+// (nor by u, which runs far ahead while water boils).
 KERNEL largest_change(GRID_PARAMETERS, const float* T, const float* u_old,
                       const unsigned char* label, const float* latent, float boiling,
                       float boiling_width, double* rows) {
@@ -149,7 +150,8 @@ KERNEL largest_change(GRID_PARAMETERS, const float* T, const float* u_old,
     FOR_EACH_IN_ROW(p, reduction(max : largest)) {
       const float before =
           temperature_from_enthalpy(u_old[p], boiling, boiling_width, latent[label[p]]);
-      largest = larger(largest, fabsf(T[p] - before));
+      const float top = boiling + boiling_width;
+      largest = larger(largest, fabsf(smaller(T[p], top) - smaller(before, top)));
     }
     store(rows + index, row_max(largest));
   });

@@ -2,7 +2,8 @@
 //   Arrhenius  dΩ/dt = A exp(−E/(R T))                 (Henriques & Moritz 1947)
 //   CEM43      dD/dt = R^(43 − T)                        (Sapareto & Dewey 1984)
 //   three states A ⇄ V → D, k_f = k_f0 exp(T/T_k) (1 − A)  (O'Neill et al. 2011, Ann Biomed Eng 39:570)
-// The first two by the trapezoidal rule, the third by Heun's method; both are of second order.
+// The first two by the midpoint rule, the third by Heun's method at the rates of the mean
+// temperature; all are of second order.
 #include "laws.h"
 
 // u_old and T are counted from `reference`, `boiling` too; `hottest` is in °C.
@@ -14,17 +15,16 @@ KERNEL advance_damage(GRID_PARAMETERS, const float* u_old, const float* T, float
     const float t0 =
         reference + temperature_from_enthalpy(u_old[p], boiling, boiling_width, latent[label[p]]);
     const float t1 = reference + T[p];
-    omega[p] += 0.5f * dt *
-                (arrhenius_rate(t0, log_A, activation) + arrhenius_rate(t1, log_A, activation));
-    dose[p] += (0.5f / 60.0f) * dt * (dose_rate(t0) + dose_rate(t1));
+    const float middle = 0.5f * (t0 + t1);
+    omega[p] += dt * arrhenius_rate(middle, log_A, activation);
+    dose[p] += (1.0f / 60.0f) * dt * dose_rate(middle);
 
-    const float k0 = forward * exponential(t0 * inverse_scale);
-    const float k1 = forward * exponential(t1 * inverse_scale);
+    const float rate = forward * exponential(middle * inverse_scale);
     const float A = alive[p], D = dead[p], V = 1.0f - A - D;
-    const float f0 = k0 * (1.0f - A);
+    const float f0 = rate * (1.0f - A);
     const float dA0 = -f0 * A + backward * V, dD0 = f0 * V;
     const float A1 = A + dt * dA0, D1 = D + dt * dD0, V1 = 1.0f - A1 - D1;
-    const float f1 = k1 * (1.0f - A1);
+    const float f1 = rate * (1.0f - A1);
     const float dA1 = -f1 * A1 + backward * V1, dD1 = f1 * V1;
     alive[p] = smaller(larger(A + 0.5f * dt * (dA0 + dA1), 0.0f), 1.0f);
     dead[p] = smaller(larger(D + 0.5f * dt * (dD0 + dD1), 0.0f), 1.0f);

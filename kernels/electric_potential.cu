@@ -43,11 +43,20 @@ KERNEL wall_inflow(int n, const int* cell, const float* factor, const float* sig
   for_each_entry(n, [=](int e) { residual[cell[e]] += factor[e] * sigma[cell[e]]; });
 }
 
-// Links of one electrode to its cells, current per link over h: factor · σ · (V − φ).
-KERNEL wall_current(int n, const int* cell, const float* factor, const float* sigma,
-                    const float* phi, float potential, double* current) {
+// Current over h that one electrode feeds into each of its cells. A cell with no other wall passes
+// on to its neighbours what it gets (`alone` = 1): their differences lose fewer digits than the small
+// drop V − φ across a short link, factor · σ · (V − φ), which serves for the others.
+KERNEL wall_current(int n, int sx, int sy, const int* cell, const float* factor,
+                    const float* alone, const float* sigma, const float* phi, const float* gx,
+                    const float* gy, const float* gz, float potential, double* current) {
   for_each_entry(n, [=](int e) {
-    current[e] = (double)(factor[e] * sigma[cell[e]]) * ((double)potential - (double)phi[cell[e]]);
+    const int p = cell[e];
+    const double f = phi[p];
+    const double passed = gx[p] * (f - phi[p + sx]) + gx[p - sx] * (f - phi[p - sx]) +
+                          gy[p] * (f - phi[p + sy]) + gy[p - sy] * (f - phi[p - sy]) +
+                          gz[p] * (f - phi[p + 1]) + gz[p - 1] * (f - phi[p - 1]);
+    const double fed = (double)(factor[e] * sigma[p]) * ((double)potential - f);
+    current[e] = alone[e] > 0.0f ? passed : fed;
   });
 }
 

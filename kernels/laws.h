@@ -35,11 +35,10 @@ DEVICE float conductivity_ratio(float T, float slope, int law, float collapse, f
                                 float log_factor) {
   const float warm = slope * (smaller(T, collapse) - 37.0f);
   const float linear = larger(1.0f + warm, 0.05f);
-  // weights instead of branches: the loop around stays vector code
-  const float w1 = (float)(law == 1), w2 = (float)(law == 2);
-  const float base = (1.0f - w1 - w2) + w1 * linear + w2 * exponential(warm);
   const float dry = smaller(larger((T - collapse) / width, 0.0f), 1.0f);
-  return base * exponential(log_factor * dry);
+  // weights instead of branches, so that the loop around stays vector code
+  const float w1 = (float)(law == 1), w2 = (float)(law == 2);
+  return ((1.0f - w1) + w1 * linear) * exponential(w2 * warm + log_factor * dry);
 }
 
 // k(T)/k(37 °C) = 1 + a (T − 37), constant above 100 °C.

@@ -93,7 +93,8 @@ using Index = long;  // of pointer size: with int, compilers fall back to gather
 
 struct Grid {
   int nx, ny, nz, sx, sy, origin;
-  bool is_large() const { return (long)nx * ny * nz > 8192; }
+  // below this a second thread costs more than it saves
+  bool is_large() const { return (long)nx * ny * nz > 65536; }
 };
 
 template <class Body>
@@ -122,7 +123,7 @@ DEVICE void for_each_cell_ijk(Grid grid, Body body) {
 
 template <class Body>
 DEVICE void for_each_entry(int n, Body body) {
-#pragma omp parallel for schedule(static) if (n > 8192)
+#pragma omp parallel for schedule(static) if (n > 65536)
   for (int e = 0; e < n; ++e) body(e);
 }
 

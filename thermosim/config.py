@@ -222,7 +222,7 @@ class GeneratorConfig:
     maximum_power: float = 200.0  # W
     maximum_voltage: float = 100.0  # V RMS
     maximum_current: float = 2.0  # A RMS per electrode
-    control_interval: float = 1.0  # s, longest time between two readings of the generator
+    control_interval: float = 2.0  # s between readings of a generator that reacts to the impedance
 
 
 @dataclass
@@ -279,8 +279,8 @@ class SolverConfig:
         0.02  # estimated relative error of the field in energy norm that triggers a solve
     )
     maximum_iterations: int = 60
-    maximum_time_step: float = 2.0  # s
-    maximum_temperature_rise: float = 5.0  # K per time step
+    maximum_time_step: float = 5.0  # s
+    maximum_temperature_rise: float = 4.0  # K per time step
     report_interval: float = 5.0  # s between entries of the traces
     checkpoint_interval_min: float = 2.0  # simulated minutes between checkpoints
     memory_limit_gb: float | None = None  # None: what the machine has free

@@ -151,7 +151,7 @@ class Generator:
         if self._turn is None:
             moments = [until for until in self._rest_until if until > time + TIME_TOLERANCE]
         else:
-            moments = [time + self.config.control_interval]
+            moments = [time + self.config.control_interval] if math.isfinite(self._allowed_rise()) else []
             if self.segment.drive == "switching":
                 moments.append(self._turn_start + self.segment.dwell_time)
         if self.segment.drive == "sequence":

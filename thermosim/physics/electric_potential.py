@@ -180,7 +180,11 @@ class ElectricPotential:
         to_ground = ~solid[ground[0]]
         cells = np.concatenate([links.wall_cells, ground[0][to_ground]])
         factors = np.concatenate([links.wall_factors, ground[1][to_ground]])
-        unique, inverse = np.unique(cells, return_inverse=True)
+        unique, inverse, count = np.unique(cells, return_inverse=True, return_counts=True)
+        self._alone = [
+            backend.asarray(count[np.searchsorted(unique, links.wall_cells[own])] == 1, "float32")
+            for own in (links.wall_owners == e for e in range(n_electrodes))
+        ]
         total = np.asarray(np.bincount(inverse, weights=factors), dtype=np.float64)
         self._leaks = WallList.of(backend, layout, unique, total)
         self._ground = WallList.of(backend, layout, ground[0][to_ground], ground[1][to_ground])
@@ -243,10 +247,14 @@ class ElectricPotential:
         self.backend.on_entries(
             "wall_current",
             wall.n,
+            np.int32(self.layout.sx),
+            np.int32(self.layout.sy),
             wall.cell,
             wall.factor,
+            self._alone[electrode],
             self.sigma,
             field,
+            *self.links.arrays[:3],
             np.float32(potential),
             current,
         )
