@@ -11,15 +11,16 @@
 #include "laws.h"
 
 // Per step: k(T) of every cell, and W as perfusion stops. shutdown 0 none, 1 exp(−Ω), 2 a step
-// where the dead fraction reaches `threshold`. Row sums of W (T − T_a), row maxima of T.
+// where the dead fraction reaches `threshold`. Row sums of W (T − T_a) with the new W, row maxima of
+// T, rows' counts of broken values, and row sums of W (T − T_a) with the W of the step that ended.
 KERNEL prepare_step(GRID_PARAMETERS, const float* T, float reference, const unsigned char* label,
                     const float* k_37,
                     const float* slope, const float* W_37, int shutdown, const float* damage,
                     float threshold, float arterial, float* k, float* W, double* rows) {
   const int n = nx * ny;
   for_each_row(GRID, [=](Index row, int index) {
-    float carried = 0.0f, hottest = -1.0e30f, broken = 0.0f;
-    FOR_EACH_IN_ROW(p, reduction(+ : carried, broken) reduction(max : hottest)) {
+    float carried = 0.0f, hottest = -1.0e30f, broken = 0.0f, ended = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(+ : carried, broken, ended) reduction(max : hottest)) {
       const int l = label[p];
       const float t = T[p];
       k[p] = k_37[l] * thermal_ratio(t + reference, slope[l]);
@@ -27,6 +28,7 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, float reference, const unsi
       const float alive = (1.0f - w1 - w2) + w1 * exponential(-damage[p]) +
                           w2 * (damage[p] < threshold ? 1.0f : 0.0f);
       const float w = W_37[l] * alive;
+      ended += W[p] * (t - arterial);
       W[p] = w;
       carried += w * (t - arterial);
       hottest = larger(hottest, k_37[l] > 0.0f ? t : -1.0e30f);
@@ -35,6 +37,7 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, float reference, const unsi
     store(rows + index, row_sum(carried));
     store(rows + n + index, row_max(hottest));
     store(rows + 2 * n + index, row_sum(broken));
+    store(rows + 3 * n + index, row_sum(ended));
   });
 }
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from thermosim.physics.bioheat import HeatFlows
+from thermosim.physics.bioheat import Reading
 from thermosim.simulation_result import EnergyAudit
 
 
 @dataclass
 class Ledger:
-    """Energies [J] summed over the run; flows by the trapezoidal rule over each step.
+    """Energies [J] summed over the run.
 
-    The rule is of second order like the time stepping itself, so the audit measures the real error
-    of a step instead of being true by construction.
+    Heat through walls comes from the time stepping itself, which alone knows how it fell within a
+    step; perfusion and the box's faces, which change slowly, by the trapezoidal rule over each step.
     """
 
     electrical: float = 0.0
@@ -30,19 +30,19 @@ class Ledger:
         power: float,
         metabolic_power: float,
         power_in_blood: float,
-        before: HeatFlows,
-        after: HeatFlows,
+        before: Reading,
+        after: Reading,
+        walls: dict[str, float],
     ) -> None:
         """Book one time step of `step` seconds."""
         half = 0.5 * step
         self.electrical += step * power
         self.metabolic += step * metabolic_power
         self.blood_heating += step * power_in_blood
-        self.perfusion += half * (before.perfusion + after.perfusion)
+        self.perfusion += half * (before.perfusion + after.perfusion_ended)
         self.faces += half * (before.faces + after.faces)
-        for name in after.walls:
-            flow = before.walls.get(name, 0.0) + after.walls[name]
-            self.walls[name] = self.walls.get(name, 0.0) + half * flow
+        for name, heat in walls.items():
+            self.walls[name] = self.walls.get(name, 0.0) + heat
 
     def close(self, stored: float) -> EnergyAudit:
         """Compare what went in with what is found."""

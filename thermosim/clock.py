@@ -35,9 +35,9 @@ class Clock:
         return left / n_steps
 
     def learn(self, step: float, change: float) -> None:
-        """A step of `step` seconds changed the fastest cell by `change` kelvin."""
-        if change > 0.0:
-            factor = min(GROWTH, max(0.3, 0.9 * self.maximum_rise / change))
-            self.suggestion = min(step * factor, 1e9)
-        else:
-            self.suggestion = GROWTH * step
+        """A step of `step` seconds changed the fastest cell by `change` kelvin.
+
+        A step that was cut short by an event does not hold back the next one.
+        """
+        allowed = 0.9 * step * self.maximum_rise / change if change > 0.0 else float("inf")
+        self.suggestion = min(GROWTH * max(step, self.suggestion), max(allowed, 0.3 * step))

@@ -28,7 +28,7 @@ from thermosim.backends.base import Backend, Layout
 from thermosim.callbacks import Callback, Progress
 from thermosim.clock import Clock
 from thermosim.errors import InputError, Interrupted, NumericalError
-from thermosim.physics.bioheat import HeatFlows
+from thermosim.physics.bioheat import Reading
 from thermosim.simulation_result import (
     EnergyAudit,
     RunInfo,
@@ -156,7 +156,7 @@ class Simulation:
         self.solver_seconds += wall_clock.perf_counter() - begun
         return self.result()
 
-    _flows: HeatFlows | None = None
+    _reading: Reading | None = None
     _pending: tuple[float, float, float] | None = None  # step, power, power in blood of the last step
     _hottest: float = math.nan
 
@@ -188,19 +188,27 @@ class Simulation:
         treatment = self.treatment
         damage = treatment.damage
         shutdown = damage.dead if treatment.thermal_law.shutdown == "viability" else damage.integral
-        perfused, self._hottest, finite = treatment.bioheat.prepare(treatment.temperature, shutdown)
-        if not finite:
+        reading = treatment.bioheat.prepare(treatment.temperature, shutdown)
+        self._hottest = reading.hottest_temperature
+        if not reading.is_finite:
             x, y, z = (1e3 * v for v in treatment.where_broken())
             raise NumericalError(
                 f"the temperature is not finite at {self.clock.time:.2f} s near "
                 f"({x:.1f}, {y:.1f}, {z:.1f}) mm LPS; lower solver.maximum_time_step "
                 "or check the tissue's values"
             )
-        flows = treatment.bioheat.heat_flows(treatment.temperature, perfused)
-        if self._pending is not None and self._flows is not None:
+        if self._pending is not None and self._reading is not None:
             step, power, in_blood = self._pending
-            self.ledger.add_step(step, power, self._metabolic_power, in_blood, self._flows, flows)
-        self._flows, self._pending = flows, None
+            self.ledger.add_step(
+                step,
+                power,
+                self._metabolic_power,
+                in_blood,
+                self._reading,
+                reading,
+                treatment.bioheat.wall_heat,
+            )
+        self._reading, self._pending = reading, None
 
     # ------------------------------------------------------------------ generator and potential
 
@@ -481,7 +489,8 @@ class Simulation:
             "plain": {name: getattr(self, name) for name in self._PLAIN},
             "heat_power": self.heat_power,
             "pending": self._pending,
-            "flows": None if self._flows is None else asdict(self._flows),
+            "wall_heat": self.treatment.bioheat.wall_heat,
+            "reading": None if self._reading is None else asdict(self._reading),
             "generator": None if self.generator is None else self.generator.state(),
             "terminals": potential.terminals,
             "counts": [potential.solves, potential.iterations, self.treatment.bioheat.evaluations],
@@ -530,7 +539,8 @@ class Simulation:
             setattr(self, name, state["plain"][name])
         self.heat_power = tuple(state["heat_power"])
         self._pending = None if state["pending"] is None else tuple(state["pending"])
-        self._flows = None if state["flows"] is None else HeatFlows(**state["flows"])
+        treatment.bioheat.wall_heat = dict(state["wall_heat"])
+        self._reading = None if state["reading"] is None else Reading(**state["reading"])
         self.ledger, self.records = Ledger(**state["ledger"]), _Records(state["records"])
         if self.generator is not None and state["generator"] is not None:
             self.generator.restore(state["generator"])

@@ -212,7 +212,9 @@ class Treatment:
             walls.append(ThermalWall("exterior", exterior, [self.boundary_temperature]))
         self.bioheat.set_walls(walls)
         rates, plain = self.bioheat.fastest_rates(labels)
-        heavier = np.clip(np.ceil(np.log2(np.maximum(rates / plain, 1.0))), 0, self.n_inertias).astype(np.uint8)
+        heavier = np.clip(np.ceil(np.log2(np.maximum(rates / plain, 1.0))), 0, self.n_inertias).astype(
+            np.uint8
+        )
         stiff = heavier > 0
         self.explicit_limit = 2.0 / float(np.max(rates / 2.0**heavier))
         labels[stiff] += (2 + self.metal * heavier[stiff].astype(int)).astype(np.uint8)

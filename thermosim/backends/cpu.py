@@ -116,6 +116,8 @@ class CpuBackend(Backend):
 
     def __init__(self, threads: int = 0) -> None:
         super().__init__()
+        # waiting threads soon give up their core: other processes may need it
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
         try:
             self._library = ctypes.CDLL(str(compile_kernels()))
         except OSError as error:

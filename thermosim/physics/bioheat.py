@@ -8,14 +8,14 @@ Fields of u and T are counted from a reference temperature.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thermosim.backends.base import Array, Backend, Layout
 from thermosim.numerics.link_factors import LinkFactors
-from thermosim.numerics.super_time_stepping import n_stages, stages
+from thermosim.numerics.super_time_stepping import Stage, n_stages, stages
 from thermosim.numerics.workspace import Workspace
 
 GHOST_CONDUCTIVITY = 1e6
@@ -61,13 +61,38 @@ class ThermalWall:
     temperatures: Sequence[float]
 
 
-@dataclass
-class HeatFlows:
-    """Heat leaving tissue [W] at one moment."""
+@dataclass(frozen=True)
+class Reading:
+    """The tissue at one moment: hottest place [°C], and heat leaving it [W] but for walls.
 
+    `perfusion` with the W of the coming step, `perfusion_ended` with that of the step just ended.
+    """
+
+    hottest_temperature: float
+    is_finite: bool
     perfusion: float
+    perfusion_ended: float
     faces: float
-    walls: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _WallLedger:
+    """Heat [J] that has left through one wall since the start of a step, by the stages' own rule.
+
+    E_j = mu E_{j−1} + nu E_{j−2} + mu_tilde τ F(Y_{j−1}) + gamma_tilde τ F(Y_0): what the scheme takes
+    out of the cells is booked to the last digit, however fast the flow changes.
+    """
+
+    first_flow: float = 0.0
+    last: float = 0.0
+    before: float = 0.0
+
+    def add(self, stage: Stage, time_step: float, flow: float, is_first: bool) -> None:
+        if is_first:
+            self.first_flow, self.last, self.before = flow, stage.mu_tilde * time_step * flow, 0.0
+            return
+        source = time_step * (stage.mu_tilde * flow + stage.gamma_tilde * self.first_flow)
+        self.before, self.last = self.last, stage.mu * self.last + stage.nu * self.before + source
 
 
 @dataclass(frozen=True)
@@ -108,6 +133,7 @@ class Bioheat:
         self._arterial = np.float32(law.arterial - law.reference)
         self._inverse_h2 = np.float32(1.0 / spacing**2)
         self.evaluations = 0
+        self.wall_heat: dict[str, float] = {}  # heat [J] into each kind of wall in the last step
         self.set_walls(walls)
 
     def set_walls(self, walls: Sequence[ThermalWall]) -> None:
@@ -188,12 +214,12 @@ class Bioheat:
         rates.ravel()[special] = np.maximum(rates.ravel()[special], bound)
         return rates, plain
 
-    def prepare(self, temperature: Array, damage: Array) -> tuple[float, float, bool]:
-        """k(T) and W for the coming step; perfusion's power [W], hottest tissue [°C], all finite?"""
+    def prepare(self, temperature: Array, damage: Array) -> Reading:
+        """k(T) and W for the coming step, and what the tissue shows at this moment."""
         rows = self.backend.on_rows(
             "prepare_step",
             self.layout,
-            3,
+            4,
             temperature,
             np.float32(self.law.reference),
             self.labels,
@@ -207,11 +233,17 @@ class Bioheat:
             self.conductivity,
             self.perfusion,
         )
-        power = self.spacing**3 * float(rows[0].sum())
-        return power, float(rows[1].max()) + self.law.reference, float(rows[2].sum()) == 0.0
+        volume = self.spacing**3
+        return Reading(
+            hottest_temperature=float(rows[1].max()) + self.law.reference,
+            is_finite=float(rows[2].sum()) == 0.0,
+            perfusion=volume * float(rows[0].sum()),
+            perfusion_ended=volume * float(rows[3].sum()),
+            faces=self._face_flow(temperature),
+        )
 
-    def heat_flows(self, temperature: Array, perfusion_power: float) -> HeatFlows:
-        """Heat leaving tissue [W] with the k and W of the last `prepare`."""
+    def _face_flow(self, temperature: Array) -> float:
+        """Heat [W] that leaves through the box's faces."""
         interior_T = self.layout.interior(temperature)
         interior_k = self.layout.interior(self.conductivity)
         faces = 0.0
@@ -226,7 +258,11 @@ class Bioheat:
                     * (interior_T[where] - np.float32(self.law.boundary - self.law.reference))
                 )
                 faces += self.spacing * float(lost.sum(dtype="float64"))
-        flows = HeatFlows(perfusion_power, faces)
+        return faces
+
+    def _wall_flows(self, temperature: Array) -> dict[str, float]:
+        """Heat [W] from tissue into each kind of wall."""
+        flows = {}
         for name, wall in self._walls.items():
             if wall.n:
                 self.backend.on_entries(
@@ -239,9 +275,9 @@ class Bioheat:
                     self.conductivity,
                     wall.buffer,
                 )
-                flows.walls[name] = self.spacing * float(wall.buffer.sum())
+                flows[name] = self.spacing * float(wall.buffer.sum())
             else:
-                flows.walls[name] = 0.0
+                flows[name] = 0.0
         return flows
 
     def advance(
@@ -276,8 +312,11 @@ class Bioheat:
             *self._boil,
         )
         before, two_before, T_in, T_out = enthalpy, enthalpy, temperature, other_T
+        ledgers = {name: _WallLedger() for name in self._walls}
         for number, stage in enumerate(stages(s)):
             step = np.float32(stage.mu_tilde * time_step)
+            for name, flow in self._wall_flows(T_in).items():
+                ledgers[name].add(stage, time_step, flow, number == 0)
             out = first if number % 2 == 0 else second
             if number == 0:
                 backend.on_cells("first_stage", layout, enthalpy, T_in, *common, step, L0, out, T_out)
@@ -321,6 +360,7 @@ class Bioheat:
             two_before, before = before, out
             T_in, T_out = T_out, T_in
         self.evaluations += s
+        self.wall_heat = {name: ledger.last for name, ledger in ledgers.items()}
         # `before` is the new state; its place among the scratch fields is taken by the old one
         space.first, space.second = enthalpy, second if before is first else first
         space.bordered = T_out
