@@ -10,29 +10,46 @@
 // faces, so that the link to them has the half-cell conductance 2k.
 #include "laws.h"
 
-// Per step: k(T) of every cell, and W as perfusion stops. shutdown 0 none, 1 exp(−Ω), 2 a step
-// where the dead fraction reaches `threshold`. Row sums of W (T − T_a) with the new W, row maxima of
-// T, rows' counts of broken values, and row sums of W (T − T_a) with the W of the step that ended.
+// Rows that stay colder than this [K above the reference] and less hurt than this keep their k and W:
+// k would change by 0.1 %, W by 2 %.
+constexpr float STILL_WARMTH = 0.5f, STILL_DAMAGE = 0.02f;
+
+// Per step: k(T) of every cell, and W as perfusion stops. shutdown 0 none, 1 exp(−(Ω − baseline)), with
+// the Ω that unheated tissue would have by now, 2 a step where the dead fraction reaches `threshold`.
+// Row sums of W (T − T_a) with the new W, row maxima of T, rows' counts of broken values, and row
+// sums of W (T − T_a) with the W of the step that ended. `all_rows`: still rows are computed too.
 KERNEL prepare_step(GRID_PARAMETERS, const float* T, float reference, const unsigned char* label,
-                    const float* k_37,
-                    const float* slope, const float* W_37, int shutdown, const float* damage,
-                    float threshold, float arterial, float* k, float* W, double* rows) {
+                    const float* k_37, const float* slope, const float* W_37, int shutdown,
+                    const float* damage, float baseline, float threshold, float arterial,
+                    int all_rows, float* k, float* W, double* rows) {
   const int n = nx * ny;
   for_each_row(GRID, [=](Index row, int index) {
-    float carried = 0.0f, hottest = -1.0e30f, broken = 0.0f, ended = 0.0f;
-    FOR_EACH_IN_ROW(p, reduction(+ : carried, broken, ended) reduction(max : hottest)) {
-      const int l = label[p];
+    float hottest = -1.0e30f, coldest = 1.0e30f, hurt = 0.0f, broken = 0.0f, ended = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(+ : broken, ended) reduction(max : hottest, hurt)
+                           reduction(min : coldest)) {
       const float t = T[p];
-      k[p] = k_37[l] * thermal_ratio(t + reference, slope[l]);
-      const float w1 = (float)(shutdown == 1), w2 = (float)(shutdown == 2);
-      const float alive = (1.0f - w1 - w2) + w1 * exponential(-damage[p]) +
-                          w2 * (damage[p] < threshold ? 1.0f : 0.0f);
-      const float w = W_37[l] * alive;
       ended += W[p] * (t - arterial);
-      W[p] = w;
-      carried += w * (t - arterial);
-      hottest = larger(hottest, k_37[l] > 0.0f ? t : -1.0e30f);
+      hottest = larger(hottest, t);
+      coldest = smaller(coldest, t);
+      hurt = larger(hurt, damage[p]);
       broken += t - t == 0.0f ? 0.0f : 1.0f;
+    }
+    float carried = ended;
+    if (all_rows || hottest > STILL_WARMTH || coldest < -STILL_WARMTH ||
+        hurt > baseline + STILL_DAMAGE) {
+      carried = 0.0f;
+      FOR_EACH_IN_ROW(p, reduction(+ : carried)) {
+        const int l = label[p];
+        const float t = T[p];
+        k[p] = k_37[l] * thermal_ratio(t + reference, slope[l]);
+        const float w1 = (float)(shutdown == 1), w2 = (float)(shutdown == 2);
+        const float stopped = smaller(baseline - damage[p], 0.0f);
+        const float alive = (1.0f - w1 - w2) + w1 * exponential(stopped) +
+                            w2 * (damage[p] < threshold ? 1.0f : 0.0f);
+        const float w = W_37[l] * alive;
+        W[p] = w;
+        carried += w * (t - arterial);
+      }
     }
     store(rows + index, row_sum(carried));
     store(rows + n + index, row_max(hottest));
@@ -41,71 +58,77 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, float reference, const unsi
   });
 }
 
+// Heat through two opposite faces over h², harmonic(c, a) (T_a − t) + harmonic(c, b) (T_b − t) with one
+// division: 2c (a A (c + b) + b B (c + a)) / ((c + a)(c + b)). The speck keeps 0/0 away.
+DEVICE float pair_flow(float c, float a, float b, float A, float B) {
+  const float speck = 1.0e-12f;
+  const float ca = c + a + speck, cb = c + b + speck;
+  return 2.0f * c * (a * A * cb + b * B * ca) / (ca * cb);
+}
+
 // du/dt [K/s] of one cell with plain links.
 DEVICE float rate(Index p, int sx, int sy, const float* T, const float* k, float W, float heat,
                   float inverse_capacity, float inverse_h2, float arterial) {
   const float t = T[p], c = k[p];
-  const float conducted = harmonic(c, k[p + sx]) * (T[p + sx] - t) +
-                          harmonic(c, k[p - sx]) * (T[p - sx] - t) +
-                          harmonic(c, k[p + sy]) * (T[p + sy] - t) +
-                          harmonic(c, k[p - sy]) * (T[p - sy] - t) +
-                          harmonic(c, k[p + 1]) * (T[p + 1] - t) +
-                          harmonic(c, k[p - 1]) * (T[p - 1] - t);
+  const float conducted =
+      pair_flow(c, k[p + sx], k[p - sx], T[p + sx] - t, T[p - sx] - t) +
+      pair_flow(c, k[p + sy], k[p - sy], T[p + sy] - t, T[p - sy] - t) +
+      pair_flow(c, k[p + 1], k[p - 1], T[p + 1] - t, T[p - 1] - t);
   return inverse_capacity * (inverse_h2 * conducted + W * (arterial - t) + heat);
 }
 
 // Stage 1: L0 = L(u0), u1 = u0 + step · L0. `power` scales q (which is given for unit drive).
 KERNEL first_stage(GRID_PARAMETERS, const float* u0, const float* T, const float* k, const float* W,
                    const float* q, const unsigned char* label, const float* inverse_capacity,
-                   const float* metabolic, const float* latent, float power, float inverse_h2,
-                   float arterial, float boiling, float boiling_width, float step, float* L0,
-                   float* u1, float* T1) {
+                   const float* metabolic, float power, float inverse_h2, float arterial, float step,
+                   float* L0, float* u1) {
   for_each_cell(GRID, [=](Index p) {
     const int l = label[p];
     const float heat = power * q[p] + metabolic[l];
     const float change =
         rate(p, sx, sy, T, k, W[p], heat, inverse_capacity[l], inverse_h2, arterial);
-    const float u = u0[p] + step * change;
     L0[p] = change;
-    u1[p] = u;
-    T1[p] = temperature_from_enthalpy(u, boiling, boiling_width, latent[l]);
+    u1[p] = u0[p] + step * change;
   });
 }
 
 // Stage j: u_j = mu u_{j−1} + nu u_{j−2} + (1 − mu − nu) u0 + step L(u_{j−1}) + step0 L0; u_j may take
-// the place of u_{j−2}.
+// the place of u_{j−2}. Written as increments to u0: mu + nu may be close to 2 and −1, and float32 would
+// lose digits.
 KERNEL next_stage(GRID_PARAMETERS, const float* u0, const float* T, const float* k, const float* W,
                   const float* q, const unsigned char* label, const float* inverse_capacity,
-                  const float* metabolic, const float* latent, float power, float inverse_h2,
-                  float arterial, float boiling, float boiling_width, float mu, float nu,
-                  float step, float step0, const float* L0, const float* u_before,
-                  const float* u_two_before, float* u, float* T_out) {
+                  const float* metabolic, float power, float inverse_h2, float arterial, float mu,
+                  float nu, float step, float step0, const float* L0, const float* u_before,
+                  const float* u_two_before, float* u) {
   for_each_cell(GRID, [=](Index p) {
     const int l = label[p];
     const float heat = power * q[p] + metabolic[l];
     const float change =
         rate(p, sx, sy, T, k, W[p], heat, inverse_capacity[l], inverse_h2, arterial);
     const float start = u0[p];
-    // written as increments to u0: mu + nu may be close to 2 and −1, and float32 would lose digits
-    const float value = start + mu * (u_before[p] - start) + nu * (u_two_before[p] - start) + step * change +
-                        step0 * L0[p];
-    u[p] = value;
-    T_out[p] = temperature_from_enthalpy(value, boiling, boiling_width, latent[l]);
+    u[p] = start + mu * (u_before[p] - start) + nu * (u_two_before[p] - start) + step * change +
+           step0 * L0[p];
+  });
+}
+
+// T(u), for steps in which something boils; while nothing does, u serves as T itself.
+KERNEL temperature_of(GRID_PARAMETERS, const float* u, const unsigned char* label,
+                      const float* latent, float boiling, float boiling_width, float* T) {
+  for_each_cell(GRID, [=](Index p) {
+    T[p] = temperature_from_enthalpy(u[p], boiling, boiling_width, latent[label[p]]);
   });
 }
 
 // Cells whose links are not plain: faces fitted to a near field and links to walls. Adds what the
 // plain stage left out. Six face factors per cell, order +x −x +y −y +z −z; the walls of cell e are
-// the entries wall_start[e] … wall_start[e + 1] − 1. `change_out` (L0 of the first stage) is
-// corrected too if it is not null.
+// the entries wall_start[e] … wall_start[e + 1] − 1. The first stage corrects L0 too.
 KERNEL correct_stage(int n, int sx, int sy, const int* cell, const float* face_factor,
                      const int* wall_start, const float* wall_factor, const float* wall_temperature,
                      const float* T, const float* k, const unsigned char* label,
-                     const float* inverse_capacity, const float* latent, float inverse_h2,
-                     float boiling, float boiling_width, float step, int is_first, float* L0,
-                     float* u, float* T_out) {
+                     const float* inverse_capacity, float inverse_h2, float step, int is_first,
+                     float* L0, float* u) {
   for_each_entry(n, [=](int e) {
-    const int p = cell[e], l = label[p];
+    const int p = cell[e];
     const int neighbour[6] = {p + sx, p - sx, p + sy, p - sy, p + 1, p - 1};
     const float t = T[p], c = k[p];
     float flow = 0.0f;
@@ -115,11 +138,9 @@ KERNEL correct_stage(int n, int sx, int sy, const int* cell, const float* face_f
     }
     for (int w = wall_start[e]; w < wall_start[e + 1]; ++w)
       flow += wall_factor[w] * c * (wall_temperature[w] - t);
-    const float change = inverse_capacity[l] * inverse_h2 * flow;
+    const float change = inverse_capacity[label[p]] * inverse_h2 * flow;
     if (is_first) L0[p] += change;
-    const float value = u[p] + step * change;
-    u[p] = value;
-    T_out[p] = temperature_from_enthalpy(value, boiling, boiling_width, latent[l]);
+    u[p] += step * change;
   });
 }
 

@@ -35,6 +35,7 @@ from thermosim.simulation_result import (
     SimulationResult,
     Traces,
 )
+from thermosim.tissue.laws import arrhenius_rate
 from thermosim.treatment import Problem, Treatment
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ __all__ = [
     "estimate_memory",
     "run",
 ]
+
+UNREAD_CHANGE = 0.5
+"""Change of the fastest cell [K] after which σ(T) is looked at again: 1 % of σ there, less elsewhere."""
 
 LARGEST_POWER_CHANGE = 0.2
 """Relative change of the power after which the time step is chosen afresh."""
@@ -116,6 +120,7 @@ class Simulation:
         self.has_begun = False
         self.generator: Generator | None = None
         self.circuit: Circuit | None = None
+        self.unread_change = 0.0  # bound on the change of temperature since σ was last looked at [K]
         self.conductance_factor = 1.0  # change of the conductance since the last solve
         self.heat_pattern: NDArray[np.float64] | None = None  # terminal voltages the heat field is for
         self.heat_power = (0.0, 0.0)  # Σ q h³ of the heat field, all and in blood [W]
@@ -131,6 +136,8 @@ class Simulation:
         self.n_steps = 0
         self.solver_seconds = 0.0
         self._metabolic_power = self._metabolic()
+        damage, start = problem.damage, problem.tissue.initial_temperature
+        self._baseline_rate = float(arrhenius_rate(start, damage.frequency_factor, damage.activation_energy))
 
     # ------------------------------------------------------------------ the loop
 
@@ -176,9 +183,12 @@ class Simulation:
             self.power_scale,
             step,
             treatment.explicit_limit,
+            boils=self._hottest > treatment.thermal_law.boiling - self.solver.maximum_temperature_rise,
         )
         treatment.damage_models.advance(treatment.damage, before, treatment.temperature, step)
-        clock.learn(step, treatment.bioheat.largest_change(treatment.temperature, before))
+        change = treatment.bioheat.largest_change(treatment.temperature, before)
+        clock.learn(step, change)
+        self.unread_change += change
         clock.time += step
         self.n_steps += 1
         self._pending = (step, power, in_blood)
@@ -187,8 +197,10 @@ class Simulation:
         """k and W of the present state; book the step that led to it."""
         treatment = self.treatment
         damage = treatment.damage
-        shutdown = damage.dead if treatment.thermal_law.shutdown == "viability" else damage.integral
-        reading = treatment.bioheat.prepare(treatment.temperature, shutdown)
+        by_fraction = treatment.thermal_law.shutdown == "viability"
+        shutdown = damage.dead if by_fraction else damage.integral
+        baseline = 0.0 if by_fraction else self._baseline_rate * self.clock.time
+        reading = treatment.bioheat.prepare(treatment.temperature, shutdown, baseline)
         self._hottest = reading.hottest_temperature
         if not reading.is_finite:
             x, y, z = (1e3 * v for v in treatment.where_broken())
@@ -280,7 +292,11 @@ class Simulation:
         assert treatment.potential is not None
         if self.delivered == 0.0 and not self._pause_ends():
             return False
+        boils = self._hottest > treatment.thermal_law.boiling
+        if self.unread_change < UNREAD_CHANGE and not boils:
+            return False
         self.conductance_factor, error = treatment.potential.drift(treatment.temperature, treatment.heat)
+        self.unread_change = 0.0
         return error > self.solver.resolve_tolerance
 
     def _pause_ends(self) -> bool:
@@ -466,6 +482,7 @@ class Simulation:
         "solver_seconds",
         "delivered",
         "conductance_factor",
+        "unread_change",
         "power_scale",
         "last_scale",
         "_hottest",
@@ -493,6 +510,7 @@ class Simulation:
             "reading": None if self._reading is None else asdict(self._reading),
             "generator": None if self.generator is None else self.generator.state(),
             "terminals": potential.terminals,
+            "boils": self.treatment.temperature is not self.treatment.enthalpy,
             "counts": [potential.solves, potential.iterations, self.treatment.bioheat.evaluations],
             "arrays": {name: None if a is None else a.tolist() for name, a in arrays.items()},
         }
@@ -524,6 +542,8 @@ class Simulation:
         potential = treatment.potential
         assert potential is not None
         potential.set_terminals(tuple(tuple(t) for t in state["terminals"]))
+        if state["boils"]:
+            treatment.temperature = treatment.bioheat.boiling_temperature
         for name, target in self._fields().items():
             values = self.backend.asarray(fields[name], "float32")
             treatment.layout.interior(target)[:] = values

@@ -78,9 +78,9 @@ class Treatment:
         self.thermal_law = self._thermal_law()
         self.conductivity_law = self._conductivity_law()
         # temperatures on the device are counted from the initial one: see kernels/bioheat.cu
-        self.enthalpy = backend.field(self.layout)
-        self.temperature = backend.field(self.layout, border)
-        self.layout.interior(self.temperature)[:] = 0.0
+        self.enthalpy = backend.field(self.layout, border)
+        self.layout.interior(self.enthalpy)[:] = 0.0
+        self.temperature = self.enthalpy  # one field until something boils: see Bioheat.advance
         self.heat = backend.field(self.layout)
         self.damage = DamageState.start(backend, self.layout, problem.damage, tissue.initial_temperature)
         self.damage_models = DamageModels(backend, self.layout, self.labels, problem.damage, self.thermal_law)

@@ -94,12 +94,12 @@ class KernelSignature:
 
 _KERNEL = re.compile(r"^KERNEL (\w+)\((.*?)\)\s*\{", re.DOTALL | re.MULTILINE)
 _DTYPES = {
-    "float*": "float32",
-    "double*": "float64",
-    "int*": "int32",
-    "unsigned char*": "uint8",
-    "float": "float32",
-    "int": "int32",
+    "float*": np.dtype("float32"),
+    "double*": np.dtype("float64"),
+    "int*": np.dtype("int32"),
+    "unsigned char*": np.dtype("uint8"),
+    "float": np.dtype("float32"),
+    "int": np.dtype("int32"),
 }
 
 
@@ -175,8 +175,9 @@ class Backend(ABC):
         """Run a kernel over a grid (nx, ny, nz) or a list (n,) of entries."""
 
     def on_cells(self, name: str, layout: Layout, *arguments: Any) -> None:
-        """Run a kernel on every cell of the box."""
-        signature = self._checked(name, "cell", arguments)
+        """Run a kernel on every cell of the box (by cells, or by rows if it leaves no sums)."""
+        kind = self._signatures[name].kind
+        signature = self._checked(name, "row" if kind == "row" else "cell", arguments)
         self._launch(signature, layout.shape, (*layout.arguments, *arguments))
 
     def on_entries(self, name: str, n: int, *arguments: Any) -> None:
@@ -208,7 +209,7 @@ class Backend(ABC):
                 f"kernel {name} takes {len(signature.parameters)} arguments, got {len(arguments)}"
             )
         for (c_type, parameter), value in zip(signature.parameters, arguments, strict=True):
-            if str(value.dtype) != _DTYPES[c_type]:
+            if value.dtype != _DTYPES[c_type]:
                 raise TypeError(f"kernel {name}, {parameter}: {c_type} expected, got {value.dtype}")
             if c_type.endswith("*") != bool(value.ndim):
                 raise TypeError(f"kernel {name}, {parameter}: {c_type} expected, got {value.ndim}-d")

@@ -123,7 +123,7 @@ class MultigridSolver:
         finite or the tolerance is not reached.
         """
         backend, layout, space = self.backend, self.finest.layout, self._workspace
-        r, z, d, Ad = space.first, space.second, space.bordered, space.zeroed
+        r, z, d, Ad = space.first, space.second, space.third, space.zeroed
         levels = self._levels
         norm = self.norm_of(add_right_hand_side)
         if norm == 0.0:

@@ -11,20 +11,20 @@ from thermosim.backends.base import Array, Backend, Layout
 class Workspace:
     """Scratch memory; a user may exchange a field with one of its own of the same kind.
 
-    `first`, `second`: anything. `bordered`: its ghost cells hold the temperature of the box's
-    faces. `zeroed`: its ghost cells are zero and stay so.
+    The ghost cells of `first` and `second` hold the temperature of the box's faces, those of
+    `third` and `zeroed` are zero and stay so.
     """
 
     first: Array
     second: Array
-    bordered: Array
+    third: Array
     zeroed: Array
 
     @classmethod
     def allocate(cls, backend: Backend, layout: Layout, boundary_temperature: float) -> Workspace:
         return cls(
-            backend.field(layout),
-            backend.field(layout),
             backend.field(layout, boundary_temperature),
+            backend.field(layout, boundary_temperature),
+            backend.field(layout),
             backend.field(layout),
         )
