@@ -247,6 +247,7 @@ class ProtocolConfig:
     segments: list[SegmentConfig] = field(default_factory=list)
     ground: str = "faces"  # faces | far_field | one or more of -x +x -y +y -z +z, comma separated
     cooling_after_min: float = 1.0  # simulated after the last segment without power (damage goes on)
+    cool_needles_after: bool = False  # whether the coolant pump of the needles runs on in that time
 
 
 # ---------------------------------------------------------------------------- damage, solver, backend, output

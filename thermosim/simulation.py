@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time as wall_clock
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermosim import checkpoint as checkpoints
-from thermosim.applicators.electrode import Electrode
 from thermosim.applicators.generator import Circuit, Drive, Generator
 from thermosim.applicators.protocol import Protocol, Segment
 from thermosim.audit import Ledger
@@ -234,24 +233,27 @@ class Simulation:
 
     def _take_over(self, segment: Segment | None) -> None:
         treatment = self.treatment
-        if segment is not None:
+        if segment is None:
+            if not self.problem.protocol.cool_needles_after:
+                self._change(lambda: treatment.cool_needles(False))
+        else:
             electrodes = segment.electrodes(self.problem.electrodes)
             if electrodes != treatment.electrodes:
-                self._move(electrodes)
+                self._change(lambda: treatment.place(electrodes))
         self.segment, self.has_begun = segment, True
         self.generator = None if segment is None else self.protocol.generator(segment)
         self.drive = self.circuit = self.heat_pattern = self.delivered = None
         self.power_scale = 0.0
 
-    def _move(self, electrodes: tuple[Electrode, ...]) -> None:
-        """Put the needles elsewhere and book the heat of cells that metal enters or leaves."""
-        treatment, bioheat = self.treatment, self.treatment.bioheat
+    def _change(self, change: Callable[[], None]) -> None:
+        """Change the geometry and book the heat of cells that metal enters or leaves."""
+        bioheat, treatment = self.treatment.bioheat, self.treatment
         if not self.has_begun:
-            treatment.place(electrodes)
+            change()
             return
         self._close_step()
         stored = bioheat.stored_heat(treatment.enthalpy)
-        treatment.place(electrodes)
+        change()
         self.ledger.displaced += bioheat.stored_heat(treatment.enthalpy) - stored
         self._close_step()
 
@@ -466,6 +468,8 @@ class Simulation:
             "temperature": treatment.temperature,
             "heat": treatment.heat,
             "sigma": potential.sigma,
+            "conductivity": treatment.bioheat.conductivity,
+            "perfusion": treatment.bioheat.perfusion,
         }
         names = ("damage_integral", "thermal_dose", "alive", "dead", "highest_temperature")
         fields |= dict(zip(names, treatment.damage.arrays, strict=True))
@@ -510,6 +514,7 @@ class Simulation:
             "reading": None if self._reading is None else asdict(self._reading),
             "generator": None if self.generator is None else self.generator.state(),
             "terminals": potential.terminals,
+            "all_rows": self.treatment.bioheat.all_rows,
             "boils": self.treatment.temperature is not self.treatment.enthalpy,
             "counts": [potential.solves, potential.iterations, self.treatment.bioheat.evaluations],
             "arrays": {name: None if a is None else a.tolist() for name, a in arrays.items()},
@@ -547,6 +552,7 @@ class Simulation:
         for name, target in self._fields().items():
             values = self.backend.asarray(fields[name], "float32")
             treatment.layout.interior(target)[:] = values
+        treatment.bioheat.all_rows = bool(state["all_rows"])
         arrays = {n: None if a is None else np.asarray(a, dtype=float) for n, a in state["arrays"].items()}
         if arrays["circuit"] is not None:
             # conductances of the moment of the last solve, without which no heat field can be made

@@ -14,7 +14,6 @@ from thermosim.config import DamageConfig, ProtocolConfig, SolverConfig, TissueC
 from thermosim.errors import InputError
 from thermosim.numerics.fitted_links import fit_cooled_wall_links, fit_electrode_links, fit_vessel_links
 from thermosim.numerics.link_factors import LinkFactors
-from thermosim.numerics.needle import Needle
 from thermosim.numerics.workspace import Workspace
 from thermosim.physics.bioheat import Bioheat, ThermalLaw, ThermalWall
 from thermosim.physics.damage import DamageModels, DamageState
@@ -183,8 +182,7 @@ class Treatment:
         A cell that metal leaves (pull-back) takes the mean temperature of its neighbours.
         """
         backend, grid, problem = self.backend, self.grid, self.problem
-        needles = [e.geometry for e in electrodes]
-        links = fit_electrode_links(grid, needles)
+        links = fit_electrode_links(grid, [e.geometry for e in electrodes])
         labels = self._anatomy_labels.copy()
         metal = np.zeros(grid.n_cells, dtype=bool)
         metal[links.solid_cells] = True
@@ -207,10 +205,22 @@ class Treatment:
             )
         else:
             self.potential.set_geometry(links, len(electrodes), ground)
-        walls = [*self._vessel_walls, *self._cooled_walls(electrodes, needles)]
-        if exterior is not None:
-            walls.append(ThermalWall("exterior", exterior, [self.boundary_temperature]))
+        self._tissue_labels, self._exterior_walls = labels, exterior
+        self.electrodes = electrodes
+        self.solid_mask = metal.reshape(grid.shape)
+        self.cool_needles(True)
+        if len(vacated):
+            self._fill(vacated, metal)
+
+    def cool_needles(self, pump_is_on: bool) -> None:
+        """Let coolant flow in the needles that have it, or stop it: then their walls pass no heat."""
+        walls = [*self._vessel_walls]
+        if pump_is_on:
+            walls += self._cooled_walls(self.electrodes)
+        if self._exterior_walls is not None:
+            walls.append(ThermalWall("exterior", self._exterior_walls, [self.boundary_temperature]))
         self.bioheat.set_walls(walls)
+        labels = self._tissue_labels.copy()
         rates, plain = self.bioheat.fastest_rates(labels)
         heavier = np.clip(np.ceil(np.log2(np.maximum(rates / plain, 1.0))), 0, self.n_inertias).astype(
             np.uint8
@@ -218,21 +228,17 @@ class Treatment:
         stiff = heavier > 0
         self.explicit_limit = 2.0 / float(np.max(rates / 2.0**heavier))
         labels[stiff] += (2 + self.metal * heavier[stiff].astype(int)).astype(np.uint8)
-        self.layout.interior(self.labels)[:] = backend.asarray(labels, "uint8")
-        if len(vacated):
-            self._fill(vacated, metal)
-        self.electrodes = electrodes
-        self.solid_mask = metal.reshape(grid.shape)
+        self.layout.interior(self.labels)[:] = self.backend.asarray(labels, "uint8")
 
-    def _cooled_walls(self, electrodes: tuple[Electrode, ...], needles: list[Needle]) -> list[ThermalWall]:
+    def _cooled_walls(self, electrodes: tuple[Electrode, ...]) -> list[ThermalWall]:
         cooled = [i for i, e in enumerate(electrodes) if e.coolant_temperature is not None]
         if not cooled:
             return []
         anatomy, tissue = self.problem.anatomy, self.problem.tissue
         liver = next((s for s in anatomy.structures if s.role == "organ"), anatomy.structures[0])
         k = tissue.tissues[liver.tissue].thermal_conductivity
-        film = electrodes[cooled[0]].coolant_heat_transfer
-        links = fit_cooled_wall_links(self.grid, [needles[i] for i in cooled], k, film)
+        film = [electrodes[i].coolant_heat_transfer for i in cooled]
+        links = fit_cooled_wall_links(self.grid, [electrodes[i].geometry for i in cooled], k, film)
         temperatures = [float(electrodes[i].coolant_temperature or 0.0) for i in cooled]
         return [ThermalWall("needles", links, temperatures)]
 
@@ -253,9 +259,8 @@ class Treatment:
                 count += np.roll(outside, shift, axis)[1:-1, 1:-1, 1:-1]
         count.ravel()[metal] = 0.0
         rim = np.flatnonzero(count)
-        weight = np.asarray(
-            2.0 * count.ravel()[rim]
-        )  # half a cell to the surface, whose place is known to h/2
+        # half a cell to the surface, whose place is known to half a cell only
+        weight = np.asarray(2.0 * count.ravel()[rim])
         unique, inverse = np.unique(np.concatenate([cells, rim]), return_inverse=True)
         total = np.bincount(inverse, weights=np.concatenate([factors, weight]))
         exterior = LinkFactors(

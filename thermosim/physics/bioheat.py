@@ -143,7 +143,7 @@ class Bioheat:
 
     def set_walls(self, walls: Sequence[ThermalWall]) -> None:
         """Take over the links to needles and vessels (and labels that have changed with them)."""
-        self._all_rows = True
+        self.all_rows = True
         backend, layout = self.backend, self.layout
         _, ny, nz = layout.shape
         step = np.array([ny * nz, nz, 1])
@@ -239,11 +239,11 @@ class Bioheat:
             np.float32(baseline),
             np.float32(self.law.shutdown_threshold),
             self._arterial,
-            np.int32(self._all_rows),
+            np.int32(self.all_rows),
             self.conductivity,
             self.perfusion,
         )
-        self._all_rows = False
+        self.all_rows = False
         volume = self.spacing**3
         return Reading(
             hottest_temperature=float(rows[1].max()) + self.law.reference,

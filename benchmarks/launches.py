@@ -1,0 +1,155 @@
+"""Which kernels run how often and how long, and the memory they have to move.
+
+The bytes of a launch are counted from the kernel's source and the arrays it is given: a field of the
+grid counts once if it is read, in as many neighbours as may be, and once if it is written. Tables by
+label and lists beside walls are too small to count.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+from measure import wait_for
+
+from thermosim.backends.base import Backend, KernelSignature, Layout
+from thermosim.resources import kernel_directory
+
+
+@dataclass(frozen=True)
+class Access:
+    """Whether a kernel reads and writes the array of one parameter."""
+
+    reads: bool
+    writes: bool
+
+
+@lru_cache(maxsize=256)
+def accesses(source: str, name: str) -> dict[str, Access]:
+    """Access to each pointer parameter of a kernel.
+
+    A `const` one is read. Another is written, and also read if its entries appear anywhere but on the
+    left of a plain assignment.
+    """
+    text = re.sub(r"//[^\n]*", "", (kernel_directory() / f"{source}.cu").read_text())
+    match = re.search(rf"^KERNEL {name}\((.*?)\)\s*\{{(.*?)^\}}", text, re.DOTALL | re.MULTILINE)
+    if match is None:
+        raise LookupError(f"no kernel {name} in {source}.cu")
+    found = {}
+    for declared in match.group(1).split(","):
+        if "*" not in declared:
+            continue
+        parameter = declared.split("*")[-1].strip()
+        if "const" in declared.split():
+            found[parameter] = Access(True, False)
+        else:
+            used = re.search(rf"\b{parameter}\[[^\]]*\](?!\s*=[^=])", match.group(2))
+            found[parameter] = Access(used is not None, True)
+    return found
+
+
+def bytes_per_cell(
+    signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]
+) -> float | None:
+    """Bytes per cell that a launch has to move; None if it also works on fields of another grid."""
+    if not signature.has_grid:
+        return None
+    whole = Layout((extent[0], extent[1], extent[2])).size
+    kinds = accesses(signature.source, signature.name)
+    touched: dict[tuple[int, bool], int] = {}
+    for (_, parameter), value in zip(signature.parameters, arguments[6:], strict=True):
+        if not value.ndim or value.size < extent[0] * extent[1] * extent[2]:
+            continue
+        if value.size != whole:
+            return None
+        access = kinds[parameter]
+        for is_write, happens in ((False, access.reads), (True, access.writes)):
+            if happens:  # an array given twice is moved once
+                touched[_address(value), is_write] = value.dtype.itemsize
+    return float(sum(touched.values()))
+
+
+def _address(array: Any) -> int:
+    return int(array.ctypes.data) if hasattr(array, "ctypes") else int(array.data.ptr)
+
+
+@dataclass
+class KernelTime:
+    """All launches of one kernel: how many, seconds, cells (or entries), and bytes where known."""
+
+    source: str
+    launches: int = 0
+    seconds: float = 0.0
+    cells: int = 0
+    bytes: float | None = 0.0
+
+
+class LaunchProfile:
+    """Times every launch of a backend while the `with` block runs.
+
+    Each launch is waited for; on a GPU that costs some overlap, so whole runs are timed without it.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.kernels: dict[str, KernelTime] = {}
+
+    def __enter__(self) -> LaunchProfile:
+        self._launch = self.backend._launch
+        self.backend._launch = self._timed  # type: ignore[method-assign]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del self.backend._launch  # the class's own comes back
+
+    def _timed(self, signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]) -> None:
+        cells = 1
+        for n in extent:
+            cells *= n
+        entry = self.kernels.setdefault(signature.name, KernelTime(signature.source))
+        begun = time.perf_counter()
+        self._launch(signature, extent, arguments)
+        if self.backend.name != "cpu":
+            wait_for(self.backend, next(a for a in arguments if a.ndim))
+        entry.seconds += time.perf_counter() - begun
+        entry.launches += 1
+        entry.cells += cells
+        moved = bytes_per_cell(signature, extent, arguments)
+        entry.bytes = None if moved is None or entry.bytes is None else entry.bytes + moved * cells
+
+    @property
+    def seconds(self) -> float:
+        """All kernels together."""
+        return sum(entry.seconds for entry in self.kernels.values())
+
+    def phases(self) -> dict[str, float]:
+        """Seconds by what the kernels are for."""
+        names = {"bioheat": "heat", "damage": "damage"}
+        found: dict[str, float] = {}
+        for entry in self.kernels.values():
+            phase = names.get(entry.source, "potential")
+            found[phase] = found.get(phase, 0.0) + entry.seconds
+        return found
+
+    def table(self) -> list[dict[str, float | str | None]]:
+        """One row per kernel, the slowest first."""
+        rows: list[dict[str, float | str | None]] = []
+        for name, entry in sorted(self.kernels.items(), key=lambda item: -item[1].seconds):
+            rows.append(
+                {
+                    "kernel": name,
+                    "launches": entry.launches,
+                    "seconds": entry.seconds,
+                    "cells_per_second": entry.cells / entry.seconds,
+                    "bytes_per_cell": None if entry.bytes is None else entry.bytes / entry.cells,
+                    "bytes_per_second": None if entry.bytes is None else entry.bytes / entry.seconds,
+                }
+            )
+        return rows
