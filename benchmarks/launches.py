@@ -78,15 +78,24 @@ def _address(array: Any) -> int:
     return int(array.ctypes.data) if hasattr(array, "ctypes") else int(array.data.ptr)
 
 
+COUNTED_CELLS = 2**15
+"""Launches on smaller grids are timed, but their bytes are not counted: they live in the cache."""
+
+
 @dataclass
 class KernelTime:
-    """All launches of one kernel: how many, seconds, cells (or entries), and bytes where known."""
+    """All launches of one kernel: how many, seconds, and cells (or entries).
+
+    `bytes`, `counted_cells` and `counted_seconds` are of the launches whose bytes are counted.
+    """
 
     source: str
     launches: int = 0
     seconds: float = 0.0
     cells: int = 0
-    bytes: float | None = 0.0
+    bytes: float = 0.0
+    counted_cells: int = 0
+    counted_seconds: float = 0.0
 
 
 class LaunchProfile:
@@ -118,11 +127,15 @@ class LaunchProfile:
         self._launch(signature, extent, arguments)
         if self.backend.name != "cpu":
             wait_for(self.backend, next(a for a in arguments if a.ndim))
-        entry.seconds += time.perf_counter() - begun
+        taken = time.perf_counter() - begun
+        entry.seconds += taken
         entry.launches += 1
         entry.cells += cells
-        moved = bytes_per_cell(signature, extent, arguments)
-        entry.bytes = None if moved is None or entry.bytes is None else entry.bytes + moved * cells
+        moved = bytes_per_cell(signature, extent, arguments) if cells >= COUNTED_CELLS else None
+        if moved is not None:
+            entry.bytes += moved * cells
+            entry.counted_cells += cells
+            entry.counted_seconds += taken
 
     @property
     def seconds(self) -> float:
@@ -142,14 +155,15 @@ class LaunchProfile:
         """One row per kernel, the slowest first."""
         rows: list[dict[str, float | str | None]] = []
         for name, entry in sorted(self.kernels.items(), key=lambda item: -item[1].seconds):
+            known = entry.counted_cells > 0
             rows.append(
                 {
                     "kernel": name,
                     "launches": entry.launches,
                     "seconds": entry.seconds,
                     "cells_per_second": entry.cells / entry.seconds,
-                    "bytes_per_cell": None if entry.bytes is None else entry.bytes / entry.cells,
-                    "bytes_per_second": None if entry.bytes is None else entry.bytes / entry.seconds,
+                    "bytes_per_cell": entry.bytes / entry.counted_cells if known else None,
+                    "bytes_per_second": entry.bytes / entry.counted_seconds if known else None,
                 }
             )
         return rows

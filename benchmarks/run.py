@@ -45,9 +45,7 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def _run_case(
-    name: str, backend: str, threads: int, size: int, repeats: int, warm_up: int
-) -> dict[str, Any]:
+def _run_case(name: str, backend: str, threads: int, size: int, repeats: int, warm_up: int) -> dict[str, Any]:
     report = CASES[name](Setting(select(backend, threads), size, repeats, warm_up))
     about = (CASES[name].__doc__ or "").splitlines()[0]
     return {"about": about, "quantities": [q.as_dict() for q in report.quantities], "details": report.details}

@@ -23,7 +23,7 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, float reference, const unsi
                     const float* damage, float baseline, float threshold, float arterial,
                     int all_rows, float* k, float* W, double* rows) {
   const int n = nx * ny;
-  for_each_row(GRID, [=](Index row, int index) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
     float hottest = -1.0e30f, coldest = 1.0e30f, hurt = 0.0f, broken = 0.0f, ended = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(+ : broken, ended) reduction(max : hottest, hurt)
                            reduction(min : coldest)) {
@@ -82,7 +82,7 @@ KERNEL first_stage(GRID_PARAMETERS, const float* u0, const float* T, const float
                    const float* q, const unsigned char* label, const float* inverse_capacity,
                    const float* metabolic, float power, float inverse_h2, float arterial, float step,
                    float* L0, float* u1) {
-  for_each_cell(GRID, [=](Index p) {
+  for_each_cell(GRID, [=](Index p) INLINE {
     const int l = label[p];
     const float heat = power * q[p] + metabolic[l];
     const float change =
@@ -100,7 +100,7 @@ KERNEL next_stage(GRID_PARAMETERS, const float* u0, const float* T, const float*
                   const float* metabolic, float power, float inverse_h2, float arterial, float mu,
                   float nu, float step, float step0, const float* L0, const float* u_before,
                   const float* u_two_before, float* u) {
-  for_each_cell(GRID, [=](Index p) {
+  for_each_cell(GRID, [=](Index p) INLINE {
     const int l = label[p];
     const float heat = power * q[p] + metabolic[l];
     const float change =
@@ -114,7 +114,7 @@ KERNEL next_stage(GRID_PARAMETERS, const float* u0, const float* T, const float*
 // T(u), for steps in which something boils; while nothing does, u serves as T itself.
 KERNEL temperature_of(GRID_PARAMETERS, const float* u, const unsigned char* label,
                       const float* latent, float boiling, float boiling_width, float* T) {
-  for_each_cell(GRID, [=](Index p) {
+  for_each_cell(GRID, [=](Index p) INLINE {
     T[p] = temperature_from_enthalpy(u[p], boiling, boiling_width, latent[label[p]]);
   });
 }
@@ -127,7 +127,7 @@ KERNEL correct_stage(int n, int sx, int sy, const int* cell, const float* face_f
                      const float* T, const float* k, const unsigned char* label,
                      const float* inverse_capacity, float inverse_h2, float step, int is_first,
                      float* L0, float* u) {
-  for_each_entry(n, [=](int e) {
+  for_each_entry(n, [=](int e) INLINE {
     const int p = cell[e];
     const int neighbour[6] = {p + sx, p - sx, p + sy, p - sy, p + 1, p - 1};
     const float t = T[p], c = k[p];
@@ -147,7 +147,7 @@ KERNEL correct_stage(int n, int sx, int sy, const int* cell, const float* face_f
 // Heat that flows from tissue into each wall link, over h [W/m]: factor k (T − T_wall).
 KERNEL wall_heat(int n, const int* cell, const float* factor, const float* temperature,
                  const float* T, const float* k, double* heat) {
-  for_each_entry(n, [=](int e) {
+  for_each_entry(n, [=](int e) INLINE {
     const int p = cell[e];
     heat[e] = (double)(factor[e] * k[p]) * ((double)T[p] - (double)temperature[e]);
   });
@@ -156,7 +156,7 @@ KERNEL wall_heat(int n, const int* cell, const float* factor, const float* tempe
 // Row sums of ρc u [J/m³].
 KERNEL stored_heat(GRID_PARAMETERS, const float* u, const unsigned char* label,
                    const float* capacity, double* rows) {
-  for_each_row(GRID, [=](Index row, int index) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
     double total = 0.0;
     FOR_EACH_IN_ROW(p, reduction(+ : total))
       total += (double)capacity[label[p]] * (double)u[p];
@@ -169,7 +169,7 @@ KERNEL stored_heat(GRID_PARAMETERS, const float* u, const unsigned char* label,
 KERNEL largest_change(GRID_PARAMETERS, const float* T, const float* u_old,
                       const unsigned char* label, const float* latent, float boiling,
                       float boiling_width, double* rows) {
-  for_each_row(GRID, [=](Index row, int index) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
     float largest = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(max : largest)) {
       const float before =
@@ -184,7 +184,7 @@ KERNEL largest_change(GRID_PARAMETERS, const float* T, const float* u_old,
 // Row maxima of the fastest heating [K/s] that the drive alone causes.
 KERNEL fastest_heating(GRID_PARAMETERS, const float* q, const unsigned char* label,
                        const float* inverse_capacity, double* rows) {
-  for_each_row(GRID, [=](Index row, int index) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
     float fastest = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(max : fastest))
       fastest = larger(fastest, q[p] * inverse_capacity[label[p]]);

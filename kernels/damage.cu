@@ -11,7 +11,7 @@ KERNEL advance_damage(GRID_PARAMETERS, const float* u_old, const float* T, float
                       const unsigned char* label, const float* latent, float boiling, float boiling_width, float dt, float log_A,
                       float activation, float forward, float inverse_scale, float backward,
                       float* omega, float* dose, float* alive, float* dead, float* hottest) {
-  for_each_cell(GRID, [=](Index p) {
+  for_each_cell(GRID, [=](Index p) INLINE {
     const float t0 =
         reference + temperature_from_enthalpy(u_old[p], boiling, boiling_width, latent[label[p]]);
     const float t1 = reference + T[p];
@@ -35,7 +35,7 @@ KERNEL advance_damage(GRID_PARAMETERS, const float* u_old, const float* T, float
 // Row counts of tissue cells (k > 0) where `damage` has reached `threshold`.
 KERNEL count_dead(GRID_PARAMETERS, const float* damage, const float* k, float threshold,
                   double* rows) {
-  for_each_row(GRID, [=](Index row, int index) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
     float count = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(+ : count))
       count += (damage[p] >= threshold && k[p] > 0.0f) ? 1.0f : 0.0f;

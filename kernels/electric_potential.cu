@@ -10,7 +10,7 @@ KERNEL electrical_conductivity(GRID_PARAMETERS, const float* theta, float refere
                                const unsigned char* label, const float* sigma_37,
                                const float* slope, int law, float collapse, float width,
                                float log_factor, float* sigma) {
-  for_each_cell(GRID, [=](Index p) {
+  for_each_cell(GRID, [=](Index p) INLINE {
     const int l = label[p];
     sigma[p] = sigma_37[l] * conductivity_ratio(theta[p] + reference, slope[l], law, collapse,
                                                 width, log_factor);
@@ -19,7 +19,7 @@ KERNEL electrical_conductivity(GRID_PARAMETERS, const float* theta, float refere
 
 // g = harmonic mean of σ on the three upper faces of each cell (σ = 0 beyond the box).
 KERNEL face_conductance(GRID_PARAMETERS, const float* sigma, float* gx, float* gy, float* gz) {
-  for_each_cell(GRID, [=](Index p) {
+  for_each_cell(GRID, [=](Index p) INLINE {
     const float s = sigma[p];
     gx[p] = harmonic(s, sigma[p + sx]);
     gy[p] = harmonic(s, sigma[p + sy]);
@@ -29,18 +29,18 @@ KERNEL face_conductance(GRID_PARAMETERS, const float* sigma, float* gx, float* g
 
 // Faces whose link is fitted to a near field: g *= factor.
 KERNEL scale_faces(int n, const int* face, const float* factor, float* g) {
-  for_each_entry(n, [=](int e) { g[face[e]] *= factor[e]; });
+  for_each_entry(n, [=](int e) INLINE { g[face[e]] *= factor[e]; });
 }
 
 // Sum of the links of cell[e] to all walls: leak = factor · σ.
 KERNEL wall_leak(int n, const int* cell, const float* factor, const float* sigma, float* leak) {
-  for_each_entry(n, [=](int e) { leak[cell[e]] = factor[e] * sigma[cell[e]]; });
+  for_each_entry(n, [=](int e) INLINE { leak[cell[e]] = factor[e] * sigma[cell[e]]; });
 }
 
 // residual += factor · σ: the inflow from one electrode at unit potential.
 KERNEL wall_inflow(int n, const int* cell, const float* factor, const float* sigma,
                    float* residual) {
-  for_each_entry(n, [=](int e) { residual[cell[e]] += factor[e] * sigma[cell[e]]; });
+  for_each_entry(n, [=](int e) INLINE { residual[cell[e]] += factor[e] * sigma[cell[e]]; });
 }
 
 // Current over h that one electrode feeds into each of its cells. A cell with no other wall passes
@@ -49,7 +49,7 @@ KERNEL wall_inflow(int n, const int* cell, const float* factor, const float* sig
 KERNEL wall_current(int n, int sx, int sy, const int* cell, const float* factor,
                     const float* alone, const float* sigma, const float* phi, const float* gx,
                     const float* gy, const float* gz, float potential, double* current) {
-  for_each_entry(n, [=](int e) {
+  for_each_entry(n, [=](int e) INLINE {
     const int p = cell[e];
     const double f = phi[p];
     const double passed = gx[p] * (f - phi[p + sx]) + gx[p - sx] * (f - phi[p - sx]) +
@@ -63,7 +63,7 @@ KERNEL wall_current(int n, int sx, int sy, const int* cell, const float* factor,
 // Joule heat [W/m³]: half of g (Δφ)² of each link goes to each of its ends.
 KERNEL joule_heat(GRID_PARAMETERS, const float* phi, const float* gx, const float* gy,
                   const float* gz, float inverse_h2, float* q) {
-  for_each_cell(GRID, [=](Index p) {
+  for_each_cell(GRID, [=](Index p) INLINE {
     const float f = phi[p];
     const float a = phi[p + sx] - f, b = f - phi[p - sx];
     const float c = phi[p + sy] - f, d = f - phi[p - sy];
@@ -77,7 +77,7 @@ KERNEL joule_heat(GRID_PARAMETERS, const float* phi, const float* gx, const floa
 // Heat on the links of one wall at `potential`, all of it to the tissue: q += factor σ (V − φ)² / h².
 KERNEL wall_joule_heat(int n, const int* cell, const float* factor, const float* sigma,
                        const float* phi, float potential, float inverse_h2, float* q) {
-  for_each_entry(n, [=](int e) {
+  for_each_entry(n, [=](int e) INLINE {
     const int p = cell[e];
     const float drop = potential - phi[p];
     q[p] += factor[e] * sigma[p] * drop * drop * inverse_h2;
@@ -86,7 +86,7 @@ KERNEL wall_joule_heat(int n, const int* cell, const float* factor, const float*
 
 // out = a · x + b · out
 KERNEL scale_add(GRID_PARAMETERS, float a, const float* x, float b, float* out) {
-  for_each_cell(GRID, [=](Index p) { out[p] = a * x[p] + (b == 0.0f ? 0.0f : b * out[p]); });
+  for_each_cell(GRID, [=](Index p) INLINE { out[p] = a * x[p] + (b == 0.0f ? 0.0f : b * out[p]); });
 }
 
 // Row sums of q, q r and q / r with r = σ(T) / σ_solved: how far a potential solved with σ_solved is
@@ -96,7 +96,7 @@ KERNEL conductivity_drift(GRID_PARAMETERS, const float* theta, float reference,
                           int law, float collapse, float width, float log_factor,
                           const float* sigma_solved, const float* q, double* rows) {
   const int n = nx * ny;
-  for_each_row(GRID, [=](Index row, int index) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
     float total = 0.0f, rising = 0.0f, falling = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(+ : total, rising, falling)) {
       const int l = label[p];
@@ -118,7 +118,7 @@ KERNEL conductivity_drift(GRID_PARAMETERS, const float* theta, float reference,
 KERNEL total_heat(GRID_PARAMETERS, const float* q, const unsigned char* label,
                   const float* is_blood, double* rows) {
   const int n = nx * ny;
-  for_each_row(GRID, [=](Index row, int index) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
     double total = 0.0, in_blood = 0.0;
     FOR_EACH_IN_ROW(p, reduction(+ : total, in_blood)) {
       total += q[p];

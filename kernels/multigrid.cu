@@ -22,7 +22,7 @@ DEVICE float inverse_diagonal(Index p, int sx, int sy, const float* gx, const fl
 // believes in a dependence and gives up vector code.
 KERNEL smooth(GRID_PARAMETERS, int colour, const float* b, const float* gx, const float* gy,
               const float* gz, const float* leak, const float* now, float* x) {
-  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) {
+  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
     const float r = b[p] + minus_A(p, sx, sy, now, gx, gy, gz, leak);
     const float on = (float)(1 - ((i + j + k + colour) & 1));  // a product, no branch: vectorises
     x[p] = now[p] + on * r * inverse_diagonal(p, sx, sy, gx, gy, gz, leak);
@@ -32,7 +32,7 @@ KERNEL smooth(GRID_PARAMETERS, int colour, const float* b, const float* gx, cons
 // The first colour of the first sweep, from x = 0.
 KERNEL smooth_from_zero(GRID_PARAMETERS, int colour, const float* b, const float* gx,
                         const float* gy, const float* gz, const float* leak, float* x) {
-  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) {
+  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
     const float on = (float)(1 - ((i + j + k + colour) & 1));
     x[p] = on * b[p] * inverse_diagonal(p, sx, sy, gx, gy, gz, leak);
   });
@@ -41,19 +41,19 @@ KERNEL smooth_from_zero(GRID_PARAMETERS, int colour, const float* b, const float
 // r = b − A x
 KERNEL residual(GRID_PARAMETERS, const float* b, const float* x, const float* gx, const float* gy,
                 const float* gz, const float* leak, float* r) {
-  for_each_cell(GRID, [=](Index p) { r[p] = b[p] + minus_A(p, sx, sy, x, gx, gy, gz, leak); });
+  for_each_cell(GRID, [=](Index p) INLINE { r[p] = b[p] + minus_A(p, sx, sy, x, gx, gy, gz, leak); });
 }
 
 // r = −A x
 KERNEL minus_operator(GRID_PARAMETERS, const float* x, const float* gx, const float* gy,
                       const float* gz, const float* leak, float* r) {
-  for_each_cell(GRID, [=](Index p) { r[p] = minus_A(p, sx, sy, x, gx, gy, gz, leak); });
+  for_each_cell(GRID, [=](Index p) INLINE { r[p] = minus_A(p, sx, sy, x, gx, gy, gz, leak); });
 }
 
 // Coarse right-hand side: sum over the eight children. `fine_*` describe the finer level.
 KERNEL restrict_sum(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin, const float* fine,
                     float* coarse) {
-  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) {
+  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
     const Index f = fine_origin + 2 * (i * fine_sx + j * fine_sy + k);
     coarse[p] = fine[f] + fine[f + 1] + fine[f + fine_sy] + fine[f + fine_sy + 1] +
                 fine[f + fine_sx] + fine[f + fine_sx + 1] + fine[f + fine_sx + fine_sy] +
@@ -65,7 +65,7 @@ KERNEL restrict_sum(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin, 
 KERNEL prolongate_add(GRID_PARAMETERS, int coarse_sx, int coarse_sy, int coarse_origin,
                       const float* coarse, const float* gx, const float* gy, const float* gz,
                       const float* leak, float* fine) {
-  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) {
+  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
     const Index c = coarse_origin + (i >> 1) * coarse_sx + (j >> 1) * coarse_sy + (k >> 1);
     const int dx = (i & 1) ? coarse_sx : -coarse_sx;
     const int dy = (j & 1) ? coarse_sy : -coarse_sy;
@@ -84,7 +84,7 @@ KERNEL prolongate_add(GRID_PARAMETERS, int coarse_sx, int coarse_sy, int coarse_
 KERNEL coarsen_links(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin,
                      const float* fine_gx, const float* fine_gy, const float* fine_gz,
                      const float* fine_leak, float* gx, float* gy, float* gz, float* leak) {
-  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) {
+  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
     const Index f = fine_origin + 2 * (i * fine_sx + j * fine_sy + k);
     const int X = fine_sx, Y = fine_sy;
     gx[p] = 0.5f * (fine_gx[f + X] + fine_gx[f + X + 1] + fine_gx[f + X + Y] +
@@ -101,13 +101,13 @@ KERNEL coarsen_links(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin,
 
 // Conjugate gradients: d = z + beta d
 KERNEL search_direction(GRID_PARAMETERS, const float* z, float beta, float* d) {
-  for_each_cell(GRID, [=](Index p) { d[p] = z[p] + (beta == 0.0f ? 0.0f : beta * d[p]); });
+  for_each_cell(GRID, [=](Index p) INLINE { d[p] = z[p] + (beta == 0.0f ? 0.0f : beta * d[p]); });
 }
 
 // Ad = A d with row sums of d · A d
 KERNEL apply_and_dot(GRID_PARAMETERS, const float* d, const float* gx, const float* gy,
                      const float* gz, const float* leak, float* Ad, double* rows) {
-  for_each_row(GRID, [=](Index row, int index) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
     float total = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(+ : total)) {
       const float value = -minus_A(p, sx, sy, d, gx, gy, gz, leak);
@@ -121,7 +121,7 @@ KERNEL apply_and_dot(GRID_PARAMETERS, const float* d, const float* gx, const flo
 // x += alpha d, r −= alpha Ad with row sums of r · r
 KERNEL step_and_norm(GRID_PARAMETERS, float alpha, const float* d, const float* Ad, float* x,
                      float* r, double* rows) {
-  for_each_row(GRID, [=](Index row, int index) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
     float total = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(+ : total)) {
       x[p] += alpha * d[p];
@@ -135,7 +135,7 @@ KERNEL step_and_norm(GRID_PARAMETERS, float alpha, const float* d, const float* 
 
 // Row sums of a · b
 KERNEL dot(GRID_PARAMETERS, const float* a, const float* b, double* rows) {
-  for_each_row(GRID, [=](Index row, int index) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
     float total = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(+ : total)) total += a[p] * b[p];
     store(rows + index, row_sum(total));

@@ -1,11 +1,11 @@
 // One source for every device: the same kernels compile as CUDA (NVRTC) and as C++ with OpenMP.
 //
 // A kernel is declared `KERNEL name(...)` and does its work in one call of
-//   for_each_cell(grid, [=](Index p) {...})        one cell of the grid, p its index in memory
+//   for_each_cell(grid, [=](Index p) INLINE {...})           one cell of the grid, p its index in memory
 //   for_each_entry(n, [=](int e) {...})            one entry of a list
-//   for_each_row(grid, [=](Index row, int index) { one row of cells along z, with
-//       FOR_EACH_IN_ROW(p, clauses) {...}          its cells and
-//       store(out + index, row_sum(x)); })         sums or maxima over them
+//   for_each_row(grid, [=](Index row, int index) INLINE {   one row of cells along z, with
+//       FOR_EACH_IN_ROW(p, clauses) {...}                   its cells and
+//       store(out + index, row_sum(x)); })                  sums or maxima over them
 //
 // Fields are padded by one ring of ghost cells. Cell (i, j, k) lies at
 //   origin + i * sx + j * sy + k;
@@ -19,6 +19,7 @@
 
 #define KERNEL extern "C" __global__ void __launch_bounds__(256)
 #define DEVICE __device__ __forceinline__
+#define INLINE
 
 using Index = int;
 
@@ -87,6 +88,7 @@ DEVICE float float_from_bits(int bits) { return __int_as_float(bits); }
 
 #define KERNEL extern "C" void
 #define DEVICE static inline __attribute__((always_inline))
+#define INLINE __attribute__((always_inline))  // or captured pointers are loaded in every iteration
 #define THERMOSIM_PRAGMA(text) _Pragma(#text)
 
 using Index = long;  // of pointer size: with int, compilers fall back to gathers
@@ -97,42 +99,52 @@ struct Grid {
   bool is_large() const { return (long)nx * ny * nz > 65536; }
 };
 
+// Every thread works with its own copies of the grid and the body: compilers then keep what the body
+// has captured in registers instead of loading it from shared memory in every iteration.
+
+template <class Body>
+DEVICE void for_each_row(Grid shared_grid, Body shared_body) {
+#pragma omp parallel if (shared_grid.is_large())
+  {
+    const Grid grid = shared_grid;
+    const Body body = shared_body;
+#pragma omp for collapse(2) schedule(static)
+    for (int i = 0; i < grid.nx; ++i)
+      for (int j = 0; j < grid.ny; ++j)
+        body(grid.origin + (Index)i * grid.sx + (Index)j * grid.sy, i * grid.ny + j);
+  }
+}
+
+template <class Body>
+DEVICE void for_each_cell_ijk(Grid shared_grid, Body shared_body) {
+#pragma omp parallel if (shared_grid.is_large())
+  {
+    const Grid grid = shared_grid;
+    const Body body = shared_body;
+#pragma omp for collapse(2) schedule(static)
+    for (int i = 0; i < grid.nx; ++i)
+      for (int j = 0; j < grid.ny; ++j) {
+        const Index row = grid.origin + (Index)i * grid.sx + (Index)j * grid.sy;
+        const Index end = row + grid.nz;
+#pragma omp simd
+        for (Index p = row; p < end; ++p) body(p, i, j, (int)(p - row));
+      }
+  }
+}
+
 template <class Body>
 DEVICE void for_each_cell(Grid grid, Body body) {
-#pragma omp parallel for collapse(2) schedule(static) if (grid.is_large())
-  for (int i = 0; i < grid.nx; ++i)
-    for (int j = 0; j < grid.ny; ++j) {
-      const Index row = grid.origin + i * grid.sx + j * grid.sy;
-      const Index end = row + grid.nz;
-#pragma omp simd
-      for (Index p = row; p < end; ++p) body(p);
-    }
+  for_each_cell_ijk(grid, [=](Index p, int, int, int) INLINE { body(p); });
 }
 
 template <class Body>
-DEVICE void for_each_cell_ijk(Grid grid, Body body) {
-#pragma omp parallel for collapse(2) schedule(static) if (grid.is_large())
-  for (int i = 0; i < grid.nx; ++i)
-    for (int j = 0; j < grid.ny; ++j) {
-      const Index row = grid.origin + i * grid.sx + j * grid.sy;
-      const Index end = row + grid.nz;
-#pragma omp simd
-      for (Index p = row; p < end; ++p) body(p, i, j, (int)(p - row));
-    }
-}
-
-template <class Body>
-DEVICE void for_each_entry(int n, Body body) {
-#pragma omp parallel for schedule(static) if (n > 65536)
-  for (int e = 0; e < n; ++e) body(e);
-}
-
-template <class Body>
-DEVICE void for_each_row(Grid grid, Body body) {
-#pragma omp parallel for collapse(2) schedule(static) if (grid.is_large())
-  for (int i = 0; i < grid.nx; ++i)
-    for (int j = 0; j < grid.ny; ++j)
-      body(grid.origin + i * grid.sx + j * grid.sy, i * grid.ny + j);
+DEVICE void for_each_entry(int n, Body shared_body) {
+#pragma omp parallel if (n > 65536)
+  {
+    const Body body = shared_body;
+#pragma omp for schedule(static)
+    for (int e = 0; e < n; ++e) body(e);
+  }
 }
 
 #define FOR_EACH_IN_ROW(p, clauses) \

@@ -65,7 +65,8 @@ class LabelMapAnatomyConfig(AnatomyConfig):
     path: str = MISSING
     # By label value or name; a number given as such is turned into text before it is used.
     segments: dict[Any, StructureConfig] = field(default_factory=dict)
-    unlisted: str = "error"  # error | background: what to do with labels not in `segments`
+    # error | background: labels not in `segments` count as background, and entries of `segments` may miss
+    unlisted: str = "error"
 
 
 @dataclass

@@ -125,7 +125,16 @@ def make_case(
         surface = _level_surface(level, grid)
         extent = np.sort(np.ptp(surface.points, axis=0)) if len(surface.points) else np.zeros(3)
         zones[name] = AblationZone(
-            name, description, _volume(surface), extent[2], extent[1], extent[0], 0.83, surface, False
+            name,
+            description,
+            _volume(surface),
+            extent[2],
+            extent[1],
+            extent[0],
+            0.83,
+            surface,
+            False,
+            {e.name: 0.004 + 0.001 * i for i, e in enumerate(electrodes)},
         )
     inside = highest >= 54
     distance = spacing * np.where(

@@ -64,6 +64,25 @@ def test_a_sphere_has_its_volume_axes_and_sphericity(criterion):
     assert is_closed(zone.surface)
 
 
+@pytest.mark.parametrize("tip", [-0.004, 0.0, 0.021])
+def test_distance_beyond_the_tip_of_a_needle(tip):
+    """A ball of 15 mm and a needle through its centre whose metal ends `tip` from it."""
+    axis = np.array([0.6, 0.0, 0.8])
+    needle = synthetic.needle(tuple(tip * axis), tuple((tip + 0.08) * axis))
+    aside = synthetic.needle((0.0, 0.02, 0.0), (0.0, 0.02, 0.08))
+    result = sphere_result(1e-3, electrodes=(needle, replace(aside, name="aside")))
+    distances = ablation_zone(result, "arrhenius", DAMAGE).distance_beyond_tips
+    # the level is the distance itself, which bends by h²/8R = 8 µm within a cell
+    assert distances["needle"] == pytest.approx(0.015 + tip, abs=2e-5)
+    assert np.isnan(distances["aside"])
+
+
+def test_without_a_zone_no_needle_has_a_distance():
+    zone = zone_from_level_set(None, "arrhenius", "none", electrodes=(synthetic.needle(),))
+    assert list(zone.distance_beyond_tips) == ["needle"]
+    assert np.isnan(zone.distance_beyond_tips["needle"])
+
+
 def test_volume_converges_at_second_order():
     errors = [
         abs(ablation_zone(sphere_result(h), "arrhenius", DAMAGE).volume / (4 / 3 * np.pi * 0.015**3) - 1)

@@ -128,7 +128,10 @@ def test_unlisted_and_absent_labels(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="tumour '9' is not in the label map"):
         source(path, {"1": LIVER, "3": VEIN, "9": TUMOR}, unlisted="background")
     absent = StructureConfig(name="gallbladder", tissue="gallbladder", role="risk")
-    assert any("9" in note for note in source(path, {**SEGMENTS, "9": absent}).notes)
+    with pytest.raises(InputError, match=r"segments\.9 is not in the label map; it holds .*1.*2.*3"):
+        source(path, {**SEGMENTS, "9": absent})
+    lenient = source(path, {**SEGMENTS, "9": absent}, unlisted="background")
+    assert any("9" in note for note in lenient.notes)
     with pytest.raises(InputError, match="no structure has the role tumor"):
         source(path, {"1": LIVER}, unlisted="background")
     with pytest.raises(InputError, match="role 'organs'"):

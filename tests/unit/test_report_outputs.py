@@ -89,6 +89,7 @@ def key_paths(value, path=""):
     """Dotted keys of a summary, with [] for lists and placeholders for names."""
     free = {
         "ablation_zone": "<criterion>",
+        "ablation_zone.<criterion>.distance_beyond_tips_mm": "<electrode>",
         "tumors[].margin_percentiles_mm": "<percent>",
         "tumors[].shell_coverage": "<distance>",
         "run.versions": "<package>",

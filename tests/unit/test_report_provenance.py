@@ -31,6 +31,12 @@ def test_paths_in_texts(text, clean):
     assert Anonymizer({"anatomy": {"path": "/tmp/a b"}}).text(text) == clean
 
 
+@pytest.mark.parametrize("directory", ["", ".", "/", "./", "~/", "../"])
+def test_a_directory_without_a_name_leaves_texts_alone(directory):
+    anonymizer = Anonymizer({"anatomy": {"directory": directory}})
+    assert anonymizer.text("liver: 2 of 3 parts, 1500 W/(m² K)...") == "liver: 2 of 3 parts, 1500 W/(m² K)..."
+
+
 def test_a_known_path_with_blanks_is_found_in_notes():
     path = "/data/Jane Doe/CT 1/liver.nii.gz"
     anonymizer = Anonymizer(

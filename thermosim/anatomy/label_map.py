@@ -54,8 +54,9 @@ class LabelMapSource:
 
     Raises
     ------
-    InputError : the file is damaged or no label map; labels that `segments` does not list (unless
-        ``unlisted: background``); a listed tumour that is not there; no tumour at all.
+    InputError : the file is damaged or no label map; labels that `segments` does not list, or listed
+        ones that are not there (unless ``unlisted: background``); a listed tumour that is not there; no
+        tumour at all.
     """
 
     def __init__(self, config: LabelMapAnatomyConfig) -> None:
@@ -150,6 +151,11 @@ def _choose(
             chosen[key] = (config, matches[0])
         elif config.role == "tumor":
             raise InputError(f"the tumour {key!r} is not in the label map; it holds {_named(present)}")
+        elif unlisted == "error":
+            raise InputError(
+                f"anatomy.segments.{key} is not in the label map; it holds {_named(present)}; correct it, "
+                "leave it out, or set anatomy.unlisted=background"
+            )
         else:
             notes.append(f"{key}: not in the label map")
     taken = {label for _, label in chosen.values()}

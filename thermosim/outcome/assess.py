@@ -40,7 +40,7 @@ def assess(result: SimulationResult, damage: DamageConfig) -> Outcome:
     for criterion in CRITERIA:
         if criterion == chosen:
             zones[criterion] = zone_from_level_set(
-                level, criterion, describe(criterion, damage), result.anatomy.grid
+                level, criterion, describe(criterion, damage), result.anatomy.grid, result.electrodes
             )
         else:
             zones[criterion] = ablation_zone(result, criterion, damage)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ class AblationZone:
     """Tissue dead by one criterion.
 
     `long_axis`, `short_axis`, `middle_axis` [m]: extents along the principal axes; `sphericity`
-    (0..1] = π^(1/3) (6 V)^(2/3) / A; `distance_beyond_tips` [m] per electrode; `level` is the
-    float32 field whose value 0 is the zone's sub-voxel surface, positive inside.
+    (0..1] = π^(1/3) (6 V)^(2/3) / A; `distance_beyond_tips` [m] by electrode: how far the zone
+    reaches beyond the tip along the needle's axis, negative where it ends before the tip, NaN where
+    the axis misses the zone.
     """
 
     criterion: str
@@ -28,14 +29,15 @@ class AblationZone:
     sphericity: float
     surface: TriangleSurface
     touches_box: bool
+    distance_beyond_tips: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class MarginStatistics:
     """Area-weighted statistics of the signed margin over a tumour's surface.
 
-    `minimum` and `percentiles` [m] (keys 1, 5, 25, 50, 75, 95); `fraction_below` share of the surface with a margin below
-    0, 5 and 10 mm (keys in mm); `surface_area` [m²] taken into account.
+    `minimum` and `percentiles` [m] (keys 1, 5, 25, 50, 75, 95); `fraction_below` share of the
+    surface with a margin below 0, 5 and 10 mm (keys in mm); `surface_area` [m²] taken into account.
     """
 
     minimum: float

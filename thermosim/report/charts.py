@@ -232,7 +232,7 @@ def margin_map(tumor: TumorMargin) -> str:
             _text(
                 mark_x + shift,
                 mark_y + 4,
-                f"thinnest: {1e3 * tumor.all_around.minimum:.1f} mm".replace("-", "−"),
+                f"thinnest: {round(1e3 * tumor.all_around.minimum, 1) + 0.0:.1f} mm".replace("-", "−"),
                 anchor,
                 INK,
                 ' font-weight="600" paint-order="stroke" stroke="#fff" stroke-width="3.5"',

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-PACKAGES = ("thermosim", "numpy", "scipy", "h5py", "nibabel", "pyvista")
+PACKAGES = ("numpy", "scipy", "h5py", "nibabel", "pyvista")
 PATH_KEYS = re.compile(r"(^|_)(path|file|directory|folder|dir|resume|root|cache)s?$")
 _EXTENSION = r"\.(?:nii|gz|nrrd|nhdr|mha|mhd|vt[kpu]|stl|obj|ply|dcm|json|ya?ml|h5|npz|csv|fcsv|html|png)\b"
 _ROOTED = re.compile(r"(?<![\w:/\\])(?:file://|~|\.{1,2}(?=[/\\])|[A-Za-z]:(?=[/\\]))?[/\\][^\s\"'<>|,;()]+")
@@ -20,8 +20,8 @@ _YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
 def basename(path: str) -> str:
-    """Last part of a path of either kind of system; '.' for a bare root."""
-    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or "."
+    """Last part of a path of either kind of system; '.' for a bare root, nothing for nothing."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or ("." if path else "")
 
 
 class Anonymizer:
@@ -44,7 +44,7 @@ class Anonymizer:
         elif isinstance(value, (list, tuple)):
             for item in value:
                 self._collect(item, is_path)
-        elif is_path and isinstance(value, str) and basename(value) != value:
+        elif is_path and isinstance(value, str) and basename(value) not in ("", ".", "..", "~", value):
             self._known.append(value)
 
     def text(self, text: str) -> str:
@@ -67,7 +67,9 @@ class Anonymizer:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape a result."""
-    found = {"python": platform.python_version()}
+    from thermosim import __version__
+
+    found = {"python": platform.python_version(), "thermosim": __version__}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -11,7 +11,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,24 @@ def draw_scene(
     `command` replaces the drawing program (it is called with the names of the input and the output
     file). `time_limit` [s] after which the child is stopped.
     """
+    with drawing(path, meshes, command, time_limit) as finish:
+        return finish()
+
+
+@contextmanager
+def drawing(
+    path: Path,
+    meshes: Sequence[SceneMesh],
+    command: Sequence[str] | None = None,
+    time_limit: float = TIME_LIMIT,
+) -> Iterator[Callable[[], str | None]]:
+    """Draw beside other work: as `draw_scene`, whose result the function that this yields waits for.
+
+    A child that is still at work when the block ends, say for an error, is stopped.
+    """
     if not meshes:
-        return "there is no scene.png: nothing to draw"
+        yield lambda: "there is no scene.png: nothing to draw"
+        return
     with tempfile.TemporaryDirectory(prefix="thermosim-scene-") as folder:
         source, picture = Path(folder) / "meshes.npz", Path(folder) / "scene.png"
         _save(source, meshes)
@@ -53,24 +70,35 @@ def draw_scene(
             filter(None, (package_root, environment.get("PYTHONPATH")))
         )
         try:
-            done = subprocess.run(
+            child = subprocess.Popen(
                 [*program, str(source), str(picture)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=time_limit,
-                check=False,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
-        except subprocess.TimeoutExpired:
-            return f"there is no scene.png: drawing took longer than {time_limit:g} s"
         except OSError as error:
-            return f"there is no scene.png: the drawing program did not start ({error.strerror})"
-        if done.returncode != 0 or not picture.is_file() or picture.stat().st_size == 0:
-            return (
-                f"there is no scene.png: off-screen OpenGL does not work here (exit code {done.returncode})"
-            )
-        with replacing(path) as temporary:
-            temporary.write_bytes(picture.read_bytes())
+            reason = f"there is no scene.png: the drawing program did not start ({error.strerror})"
+            yield lambda: reason
+            return
+        try:
+            yield lambda: _collect(child, picture, path, time_limit)
+        finally:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+
+
+def _collect(child: subprocess.Popen[bytes], picture: Path, path: Path, time_limit: float) -> str | None:
+    """Wait for the child and put its picture in place; one line if there is none."""
+    try:
+        code = child.wait(time_limit)
+    except subprocess.TimeoutExpired:
+        return f"there is no scene.png: drawing took longer than {time_limit:g} s"
+    if code != 0 or not picture.is_file() or picture.stat().st_size == 0:
+        return f"there is no scene.png: off-screen OpenGL does not work here (exit code {code})"
+    with replacing(path) as temporary:
+        temporary.write_bytes(picture.read_bytes())
     return None
 
 
@@ -182,7 +210,8 @@ def _paint(source: Path, picture: Path) -> None:
     for (title, _), image in zip(panels, images, strict=True):
         left, span = start / width, image.shape[1] / width
         figure.add_axes((left, 0, span, 1), frameon=False, xticks=[], yticks=[]).imshow(image, aspect="auto")
-        figure.text(left + span / 2, 0.92, title, ha="center", fontsize=15, color="#20242a")
+        plate = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}  # needles may pass behind
+        figure.text(left + span / 2, 0.92, title, ha="center", fontsize=15, color="#20242a", bbox=plate)
         start += image.shape[1]
     scene = SCENE_SIZE[0] / width
     figure.text(0.02, 0.5, "patient's\nright", fontsize=12, color="#646c77", ha="left", va="center")

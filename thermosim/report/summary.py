@@ -96,6 +96,9 @@ def summarize(
                     "short_axis_mm": 1e3 * zone.short_axis,
                     "sphericity": zone.sphericity,
                     "touches_box": zone.touches_box,
+                    "distance_beyond_tips_mm": {
+                        needle: 1e3 * distance for needle, distance in zone.distance_beyond_tips.items()
+                    },
                 }
                 for name, zone in outcome.zones.items()
             },

@@ -145,6 +145,7 @@ def _outcome_tables(summary: Mapping[str, Any]) -> list[str]:
 
 def _device_tables(summary: Mapping[str, Any]) -> list[str]:
     impedance, power, audit = summary["impedance_ohm"], summary["electrical_power"], summary["energy_audit"]
+    beyond = summary["ablation_zone"].get(summary["criterion"], {}).get("distance_beyond_tips_mm", {})
     parts = [
         "<h3>Electrodes and generator</h3>",
         _table(
@@ -156,6 +157,7 @@ def _device_tables(summary: Mapping[str, Any]) -> list[str]:
                 "First current A",
                 "Highest A",
                 "Highest W",
+                "Zone beyond tip mm",
             ],
             [
                 [
@@ -168,6 +170,7 @@ def _device_tables(summary: Mapping[str, Any]) -> list[str]:
                     number(e["first_current_a"], 2),
                     number(e["highest_current_a"], 2),
                     number(e["highest_power_w"]),
+                    number(beyond.get(e["name"])),
                 ]
                 for e in summary["electrodes"]
             ],
@@ -224,19 +227,46 @@ def _spoken(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _segment(segment: Mapping[str, Any]) -> str:
+    """One segment of the protocol in words, without what its drive does not use."""
+    parts = [f"{segment['duration_min']:g} min", str(segment.get("drive", ""))]
+    if segment.get("needles"):
+        parts.append("needles " + ", ".join(segment["needles"]))
+    if segment.get("drive") == "switching":
+        parts.append(
+            f"{segment['dwell_time']:g} s each, or until {segment['switch_impedance_rise']:g} Ω more"
+        )
+    if segment.get("pull_back_mm"):
+        parts.append(f"pulled back by {segment['pull_back_mm']:g} mm before")
+    for key, unit in (("voltage", "V"), ("power", "W")):
+        if segment.get(key) is not None:
+            parts.append(f"{segment[key]:g} {unit}")
+    return " ".join(parts[:2]) + "".join(f", {part}" for part in parts[2:])
+
+
+def _setting(name: str, value: Any, mode: Any) -> str:
+    """A setting in words; a dash for what the generator's mode does not use."""
+    if name == ("generator_power_w" if mode == "constant_voltage" else "generator_voltage_v"):
+        return "–"
+    if name == "segments" and isinstance(value, list):
+        return "; then ".join(_segment(segment) for segment in value)
+    if name in ("criterion", "conductivity_law", "generator_mode", "vessel_model"):
+        return str(_spoken(value)).replace("_", " ")
+    return _spoken(value)
+
+
 def _setting_name(key: str) -> str:
     """A key of the summary for people: its unit in brackets."""
+    key = key.replace("cem43", "CEM43")
     stem, _, last = key.rpartition("_")
     return f"{layer_name(stem)} [{UNIT_SUFFIXES[last]}]" if last in UNIT_SUFFIXES else layer_name(key)
 
 
 def settings(summary: Mapping[str, Any]) -> str:
     grid, run = summary["grid"], summary["run"]
-    rows = [
-        [safe(_setting_name(name)), safe(_spoken(value))]
-        for name, value in summary["settings"].items()
-        if _spoken(value) != "–"
-    ]
+    mode = summary["settings"]["generator_mode"]
+    spoken = {name: _setting(name, value, mode) for name, value in summary["settings"].items()}
+    rows = [[safe(_setting_name(name)), safe(text)] for name, text in spoken.items() if text != "–"]
     shape = " × ".join(str(n) for n in grid["shape"])
     rows += [
         ["Grid", f"{shape} cells of {number(grid['spacing_mm'][0], 2)} mm"],

@@ -100,8 +100,8 @@ def direction_in_words(vector: NDArray[np.float64]) -> str:
 
 
 def _mm(length: float) -> str:
-    """A length [m] for people, with a true minus sign."""
-    return f"{1e3 * length:.1f} mm".replace("-", "−")
+    """A length [m] for people, with a true minus sign and none before a zero."""
+    return f"{round(1e3 * length, 1) + 0.0:.1f} mm".replace("-", "−")
 
 
 def nearest_vessel(anatomy: Anatomy, point: NDArray[np.float64]) -> tuple[str, float] | None:
@@ -141,7 +141,8 @@ def verdict(tumor: TumorMargin, anatomy: Anatomy) -> Verdict:
     thinnest = _mm(minimum)
     if minimum < 0:
         level = "residual"
-        sentence = f"Tumour not covered: the zone falls short by up to {-1e3 * minimum:.1f} mm{where}"
+        short = "less than 0.1 mm" if minimum > -1e-4 else f"up to {-1e3 * minimum:.1f} mm"
+        sentence = f"Tumour not covered: the zone falls short by {short}{where}"
     elif minimum < WANTED_MARGIN:
         level = "thin"
         sentence = f"Tumour covered, but thinly; thinnest margin {thinnest} (wanted ≥ 5 mm){where}"
@@ -154,7 +155,8 @@ def verdict(tumor: TumorMargin, anatomy: Anatomy) -> Verdict:
     details = []
     if minimum < 0 or residual >= 0.05:
         share = 100 * tumor.residual_volume / tumor.volume if tumor.volume > 0 else math.nan
-        details.append(f"{residual:.1f} mL of living tumour remain ({share:.1f} % of it).")
+        amount = f"{residual:.1f}" if residual >= 0.05 else f"{residual:.2g}"
+        details.append(f"{amount} mL of living tumour remain ({share:.1f} % of it).")
     vessel = nearest_vessel(anatomy, tumor.thinnest_point)
     if vessel:
         details.append(

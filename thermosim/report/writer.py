@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from thermosim.report.hdf5 import write_result
 from thermosim.report.html import write_report
 from thermosim.report.meshes import scene_meshes
 from thermosim.report.nifti import write_zone
-from thermosim.report.scene import draw_scene
+from thermosim.report.scene import drawing
 from thermosim.report.summary import summarize, write_summary
 from thermosim.report.zones import zone_mask
 from thermosim.simulation import SimulationResult
@@ -61,18 +62,19 @@ def write_outputs(
         ) from error
     paths = {key: directory / name for key, name in FILES.items()}
     written = {key: paths[key] for key in ("result", "summary")}
-    write_result(paths["result"], result, outcome, config, title)
-    if options.nifti:
-        written["zone"] = paths["zone"]
-        write_zone(paths["zone"], zone_mask(result, outcome.criterion, config), result.anatomy.grid)
     notes = []
     meshes = scene_meshes(result, outcome, display_surfaces) if options.scene or options.report else []
-    if options.scene:
-        problem = draw_scene(paths["scene"], meshes)
-        if problem is None:
-            written["scene"] = paths["scene"]
-        else:
-            notes.append(problem)
+    with drawing(paths["scene"], meshes) if options.scene else nullcontext() as picture_of_scene:
+        write_result(paths["result"], result, outcome, config, title)
+        if options.nifti:
+            written["zone"] = paths["zone"]
+            write_zone(paths["zone"], zone_mask(result, outcome.criterion, config), result.anatomy.grid)
+        if picture_of_scene is not None:
+            problem = picture_of_scene()
+            if problem is None:
+                written["scene"] = paths["scene"]
+            else:
+                notes.append(problem)
     summary = summarize(result, outcome, config, title, notes)
     write_summary(paths["summary"], summary)
     if options.report:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermosim.config import DamageConfig
-from thermosim.outcome.criteria import level_set
+from thermosim.outcome.criteria import zone_level_set
 from thermosim.simulation import SimulationResult
 
 
@@ -37,4 +37,10 @@ def zone_mask(result: SimulationResult, criterion: str, config: Mapping[str, Any
     given = setting(config, "damage", {})
     known = {f.name for f in fields(DamageConfig)}
     damage = DamageConfig(**{key: value for key, value in given.items() if key in known})
-    return np.asarray(level_set(result, criterion, damage) > 0)
+    mask = np.zeros(result.solid_mask.shape, dtype=bool)
+    level = zone_level_set(result, criterion, damage)
+    if level is not None:
+        start = np.rint(result.anatomy.grid.indices(np.asarray(level.grid.origin))).astype(int)
+        box = tuple(slice(s, s + n) for s, n in zip(start, level.grid.shape, strict=True))
+        mask[box] = level.values > 0
+    return mask
