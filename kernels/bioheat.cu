@@ -77,16 +77,24 @@ DEVICE float rate(Index p, int sx, int sy, const float* T, const float* k, float
   return inverse_capacity * (inverse_h2 * conducted + W * (arterial - t) + heat);
 }
 
-// Stage 1: L0 = L(u0), u1 = u0 + step · L0. `power` scales q (which is given for unit drive).
+// A property of each cell from the table of its label (gathers are dear inside the stages).
+KERNEL look_up(GRID_PARAMETERS, const unsigned char* label, const float* table, float* out) {
+  for_each_cell(GRID, [=](Index p) INLINE { out[p] = table[label[p]]; });
+}
+
+// Heat of the step [W/m³]: `power` scales q, which is given for unit drive.
+KERNEL heat_source(GRID_PARAMETERS, const float* q, float power, const unsigned char* label,
+                   const float* metabolic, float* source) {
+  for_each_cell(GRID, [=](Index p) INLINE { source[p] = power * q[p] + metabolic[label[p]]; });
+}
+
+// Stage 1: L0 = L(u0), u1 = u0 + step · L0.
 KERNEL first_stage(GRID_PARAMETERS, const float* u0, const float* T, const float* k, const float* W,
-                   const float* q, const unsigned char* label, const float* inverse_capacity,
-                   const float* metabolic, float power, float inverse_h2, float arterial, float step,
-                   float* L0, float* u1) {
+                   const float* source, const float* inverse_capacity, float inverse_h2,
+                   float arterial, float step, float* L0, float* u1) {
   for_each_cell(GRID, [=](Index p) INLINE {
-    const int l = label[p];
-    const float heat = power * q[p] + metabolic[l];
     const float change =
-        rate(p, sx, sy, T, k, W[p], heat, inverse_capacity[l], inverse_h2, arterial);
+        rate(p, sx, sy, T, k, W[p], source[p], inverse_capacity[p], inverse_h2, arterial);
     L0[p] = change;
     u1[p] = u0[p] + step * change;
   });
@@ -96,15 +104,12 @@ KERNEL first_stage(GRID_PARAMETERS, const float* u0, const float* T, const float
 // the place of u_{j−2}. Written as increments to u0: mu + nu may be close to 2 and −1, and float32 would
 // lose digits.
 KERNEL next_stage(GRID_PARAMETERS, const float* u0, const float* T, const float* k, const float* W,
-                  const float* q, const unsigned char* label, const float* inverse_capacity,
-                  const float* metabolic, float power, float inverse_h2, float arterial, float mu,
-                  float nu, float step, float step0, const float* L0, const float* u_before,
-                  const float* u_two_before, float* u) {
+                  const float* source, const float* inverse_capacity, float inverse_h2,
+                  float arterial, float mu, float nu, float step, float step0, const float* L0,
+                  const float* u_before, const float* u_two_before, float* u) {
   for_each_cell(GRID, [=](Index p) INLINE {
-    const int l = label[p];
-    const float heat = power * q[p] + metabolic[l];
     const float change =
-        rate(p, sx, sy, T, k, W[p], heat, inverse_capacity[l], inverse_h2, arterial);
+        rate(p, sx, sy, T, k, W[p], source[p], inverse_capacity[p], inverse_h2, arterial);
     const float start = u0[p];
     u[p] = start + mu * (u_before[p] - start) + nu * (u_two_before[p] - start) + step * change +
            step0 * L0[p];
@@ -124,9 +129,8 @@ KERNEL temperature_of(GRID_PARAMETERS, const float* u, const unsigned char* labe
 // the entries wall_start[e] … wall_start[e + 1] − 1. The first stage corrects L0 too.
 KERNEL correct_stage(int n, int sx, int sy, const int* cell, const float* face_factor,
                      const int* wall_start, const float* wall_factor, const float* wall_temperature,
-                     const float* T, const float* k, const unsigned char* label,
-                     const float* inverse_capacity, float inverse_h2, float step, int is_first,
-                     float* L0, float* u) {
+                     const float* T, const float* k, const float* inverse_capacity,
+                     float inverse_h2, float step, int is_first, float* L0, float* u) {
   for_each_entry(n, [=](int e) INLINE {
     const int p = cell[e];
     const int neighbour[6] = {p + sx, p - sx, p + sy, p - sy, p + 1, p - 1};
@@ -138,7 +142,7 @@ KERNEL correct_stage(int n, int sx, int sy, const int* cell, const float* face_f
     }
     for (int w = wall_start[e]; w < wall_start[e + 1]; ++w)
       flow += wall_factor[w] * c * (wall_temperature[w] - t);
-    const float change = inverse_capacity[label[p]] * inverse_h2 * flow;
+    const float change = inverse_capacity[p] * inverse_h2 * flow;
     if (is_first) L0[p] += change;
     u[p] += step * change;
   });
@@ -182,12 +186,11 @@ KERNEL largest_change(GRID_PARAMETERS, const float* T, const float* u_old,
 }
 
 // Row maxima of the fastest heating [K/s] that the drive alone causes.
-KERNEL fastest_heating(GRID_PARAMETERS, const float* q, const unsigned char* label,
-                       const float* inverse_capacity, double* rows) {
+KERNEL fastest_heating(GRID_PARAMETERS, const float* q, const float* inverse_capacity,
+                       double* rows) {
   for_each_row(GRID, [=](Index row, int index) INLINE {
     float fastest = 0.0f;
-    FOR_EACH_IN_ROW(p, reduction(max : fastest))
-      fastest = larger(fastest, q[p] * inverse_capacity[label[p]]);
+    FOR_EACH_IN_ROW(p, reduction(max : fastest)) fastest = larger(fastest, q[p] * inverse_capacity[p]);
     store(rows + index, row_max(fastest));
   });
 }

@@ -380,6 +380,15 @@ def interrupted_case(directory: str | Path) -> Case:
     return case_from(settings)
 
 
+def way_on(directory: str | Path) -> str:
+    """What to do about a run that was stopped in `directory`: resume it if there is a checkpoint."""
+    folder = Path(directory)
+    if (folder / CHECKPOINT_FILE).is_file() and (folder / RESUME_FILE).is_file():
+        return f"go on with: thermosim simulate resume={directory}"
+    (folder / RESUME_FILE).unlink(missing_ok=True)
+    return "there is no checkpoint yet, start it again"
+
+
 def finish(directory: str | Path) -> None:
     """Remove what only an interrupted run needs."""
     for name in (CHECKPOINT_FILE, RESUME_FILE):

@@ -125,7 +125,16 @@ def _simulate(words: list[str]) -> int:
         try:
             application()
         except ValueError as error:  # Hydra's way to refuse, say, vessels=null; jobs never raise it
-            raise InputError(" ".join(str(error).split())) from error
+            emptied = [word for word in words if word.endswith(("=null", "="))]
+            hint = f"{emptied[0]}: a group needs one of its options; " if emptied else ""
+            raise InputError(hint + " ".join(str(error).split())) from error
+        except OSError as error:  # the output directory cannot be made; jobs never raise it
+            if not error.strerror:  # Hydra's own errors are among these, too
+                raise
+            raise InputError(
+                f"the output directory {error.filename} cannot be made ({error.strerror}); "
+                "choose another one with output.directory="
+            ) from error
     return 0
 
 
@@ -207,7 +216,13 @@ def _run(case: Any, directory: Path, *, label: str = "", quiet: bool = False, re
         raise Interrupted(f"{error}; go on with: thermosim simulate resume={directory}") from error
     except NumericalError as error:
         raise NumericalError(f"{error}; what exists is kept in {directory}") from error
-    files = result.save(directory)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; {build.way_on(directory)}") from None
+    try:
+        files = result.save(directory)
+    except KeyboardInterrupt:
+        text = "stopped while outputs were written, some are missing"
+        raise Interrupted(f"{text}; {build.way_on(directory)}") from None
     build.finish(directory)
     for line in _closing_lines(result, files, directory):
         print(f"{label}{line}", flush=True)
@@ -216,7 +231,7 @@ def _run(case: Any, directory: Path, *, label: str = "", quiet: bool = False, re
 def _closing_lines(result: Any, files: dict[str, Path], directory: Path) -> Iterator[str]:
     for tumor in result.outcome.tumors:
         yield (
-            f"{tumor.name}: minimal ablative margin {1e3 * tumor.all_around.minimum:.1f} mm, "
+            f"{tumor.name}: minimal ablative margin {round(1e3 * tumor.all_around.minimum, 1) + 0.0:.1f} mm, "
             f"{100 * tumor.coverage:.1f} % ablated, {1e6 * tumor.residual_volume:.2f} ml left alive "
             f"({result.outcome.criterion})"
         )

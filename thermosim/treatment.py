@@ -229,6 +229,7 @@ class Treatment:
         self.explicit_limit = 2.0 / float(np.max(rates / 2.0**heavier))
         labels[stiff] += (2 + self.metal * heavier[stiff].astype(int)).astype(np.uint8)
         self.layout.interior(self.labels)[:] = self.backend.asarray(labels, "uint8")
+        self.bioheat.labels_changed()
 
     def _cooled_walls(self, electrodes: tuple[Electrode, ...]) -> list[ThermalWall]:
         cooled = [i for i, e in enumerate(electrodes) if e.coolant_temperature is not None]

@@ -60,7 +60,7 @@ def test_unknown_subcommand_names_the_known_ones(capfd):
         (["resume=nowhere"], "nowhere"),
         (["resume=.", "grid.spacing_mm=1"], "no other settings"),
         (["anatomy.seed=["], "anatomy.seed"),
-        (["vessels=null"], "Config group"),
+        (["vessels=null"], "vessels=null: a group needs one of its options"),
     ],
 )
 def test_composition_errors_are_one_line(capfd, tmp_path, monkeypatch, words, expected):

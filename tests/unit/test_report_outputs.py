@@ -24,7 +24,9 @@ from thermosim.errors import InputError
 from thermosim.report import scene, writer
 from thermosim.report.atomic import replacing
 from thermosim.report.hdf5 import write_result
+from thermosim.report.meshes import scene_meshes
 from thermosim.report.nifti import write_zone
+from thermosim.report.poses import poses
 from thermosim.report.summary import plain, summarize
 from thermosim.report.zones import zone_mask
 
@@ -208,14 +210,45 @@ def test_scene_shows_something(written):
 
 def test_a_crash_of_opengl_does_not_end_the_run(case, tmp_path, monkeypatch):
     (tmp_path / "scene.png").write_bytes(b"picture of an earlier run")
-    real = scene.draw_scene
-    monkeypatch.setattr(writer, "draw_scene", lambda path, meshes: real(path, meshes, BROKEN_OPENGL))
+    real = scene.drawing
+    monkeypatch.setattr(writer, "drawing", lambda path, meshes: real(path, meshes, BROKEN_OPENGL))
     files = writer.write_outputs(tmp_path, *case, "t", OutputConfig(str(tmp_path)))
     assert "scene" not in files
     assert not (tmp_path / "scene.png").exists()
     notes = json.loads(files["summary"].read_text())["notes"]
     assert any("no scene.png" in note and "OpenGL" in note for note in notes)
     assert "no scene.png" in files["report"].read_text()
+
+
+def test_an_error_beside_the_drawing_stops_it(tmp_path):
+    mesh = scene.SceneMesh("a", "A", "liver", "#888888", 1.0, np.eye(3), np.array([[0, 1, 2]]))
+    slow = [sys.executable, "-c", "import time; time.sleep(30)"]
+    start = time.perf_counter()
+    with pytest.raises(InputError), scene.drawing(tmp_path / "s.png", [mesh], slow):
+        raise InputError("the disk is full")
+    assert time.perf_counter() - start < 10  # far below the 30 s that the program would take
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_needles_that_are_pulled_back_are_shown_at_each_place(case):
+    result, outcome, surfaces, config = case
+    segments = [
+        {"duration_min": 6.0, "pull_back_mm": 0.0},
+        {"duration_min": 6.0, "pull_back_mm": 15.0},
+        {"duration_min": 6.0, "pull_back_mm": 10.0},  # begins when the run ends: never reached
+    ]
+    moving = {**config, "protocol": {**config["protocol"], "segments": segments}}
+    first, last = poses(result, moving)
+    assert last == result.electrodes
+    for before, after in zip(first, last, strict=True):
+        way = np.subtract(after.target_point, before.target_point)
+        # 1e-12 m: sums of coordinates of centimetres in double precision
+        np.testing.assert_allclose(way, 0.015 * after.direction, atol=1e-12)
+    assert poses(result, config) == [result.electrodes]
+    target = summarize(result, outcome, moving, "t")["electrodes"][0]["target_lps_mm"]
+    np.testing.assert_allclose(target, 1e3 * np.asarray(first[0].target_point), atol=1e-9)  # the same
+    still = len(scene_meshes(result, outcome, surfaces))
+    assert len(scene_meshes(result, outcome, surfaces, [first])) == still + len(first)
 
 
 def test_a_hanging_or_missing_drawing_program_is_left_behind(case, tmp_path):

@@ -15,9 +15,9 @@ class AblationZone:
     """Tissue dead by one criterion.
 
     `long_axis`, `short_axis`, `middle_axis` [m]: extents along the principal axes; `sphericity`
-    (0..1] = π^(1/3) (6 V)^(2/3) / A; `distance_beyond_tips` [m] by electrode: how far the zone
-    reaches beyond the tip along the needle's axis, negative where it ends before the tip, NaN where
-    the axis misses the zone.
+    (0..1] = π^(1/3) (6 V)^(2/3) / A; `distance_beyond_tips` [m] by needle: how far the zone reaches
+    beyond the tip, where it stands at the end, along the needle's axis; negative where the zone ends
+    before the tip, NaN where the axis misses it.
     """
 
     criterion: str

@@ -132,18 +132,20 @@ class Bioheat:
         }
         self._capacity = backend.asarray(law.capacity, "float32")
         self.conductivity = backend.field(layout, GHOST_CONDUCTIVITY)
+        self._source = backend.field(layout)
+        self._inverse_capacity = backend.field(layout)
         self.boiling_temperature = backend.field(layout, law.boundary - law.reference)
         self.perfusion = backend.field(layout)
         self._boil = (np.float32(law.boiling - law.reference), np.float32(law.boiling_width))
         self._arterial = np.float32(law.arterial - law.reference)
         self._inverse_h2 = np.float32(1.0 / spacing**2)
         self.evaluations = 0
+        self.all_rows = True
         self.wall_heat: dict[str, float] = {}  # heat [J] into each kind of wall in the last step
         self.set_walls(walls)
 
     def set_walls(self, walls: Sequence[ThermalWall]) -> None:
-        """Take over the links to needles and vessels (and labels that have changed with them)."""
-        self.all_rows = True
+        """Take over the links to needles and vessels."""
         backend, layout = self.backend, self.layout
         _, ny, nz = layout.shape
         step = np.array([ny * nz, nz, 1])
@@ -187,6 +189,12 @@ class Bioheat:
             backend.asarray(np.pad(value[order], (0, pad)), "float32"),
         )
         self._special_host = (special, factors, np.bincount(owner, weights=strength, minlength=len(special)))
+
+    def labels_changed(self) -> None:
+        """Look up again what is kept per cell."""
+        self.all_rows = True
+        table = self._table["inverse_capacity"]
+        self.backend.on_cells("look_up", self.layout, self.labels, table, self._inverse_capacity)
 
     def fastest_rates(self, labels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
         """Bounds on the eigenvalues of −L [1/s] cell by cell (Gershgorin), at the largest k.
@@ -310,14 +318,20 @@ class Bioheat:
         """
         backend, layout, table, space = self.backend, self.layout, self._table, self._workspace
         first, second, L0 = space.first, space.second, space.zeroed
+        backend.on_cells(
+            "heat_source",
+            layout,
+            heat,
+            np.float32(power),
+            self.labels,
+            table["metabolic"],
+            self._source,
+        )
         common = (
             self.conductivity,
             self.perfusion,
-            heat,
-            self.labels,
-            table["inverse_capacity"],
-            table["metabolic"],
-            np.float32(power),
+            self._source,
+            self._inverse_capacity,
             self._inverse_h2,
             self._arterial,
         )
@@ -367,8 +381,7 @@ class Bioheat:
             *lists,
             T,
             self.conductivity,
-            self.labels,
-            self._table["inverse_capacity"],
+            self._inverse_capacity,
             self._inverse_h2,
             step,
             np.int32(is_first),
@@ -396,9 +409,7 @@ class Bioheat:
 
     def fastest_heating(self, heat: Array) -> float:
         """Largest q/(ρc) [K/s] of a heat source."""
-        rows = self.backend.on_rows(
-            "fastest_heating", self.layout, 1, heat, self.labels, self._table["inverse_capacity"]
-        )
+        rows = self.backend.on_rows("fastest_heating", self.layout, 1, heat, self._inverse_capacity)
         return float(rows.max())
 
     def largest_change(self, temperature: Array, enthalpy_before: Array) -> float:

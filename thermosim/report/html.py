@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from thermosim.applicators.electrode import Electrode
 from thermosim.outcome.results import Outcome
 from thermosim.report import charts
 from thermosim.report.atomic import write_text
@@ -51,13 +52,15 @@ def write_report(
     outcome: Outcome,
     meshes: Sequence[SceneMesh],
     picture: bytes | None,
+    earlier_poses: Sequence[Sequence[Electrode]] = (),
 ) -> None:
     """Write the page, whole or not at all.
 
     Every number shown comes from `summary`; `meshes` and the fields feed the drawings; `picture` is
-    the PNG that stands in for the turning scene where the browser has no WebGL.
+    the PNG that stands in for the turning scene where the browser has no WebGL; `earlier_poses` are
+    places that needles were pulled back from.
     """
-    write_text(path, report_page(summary, result, outcome, meshes, picture))
+    write_text(path, report_page(summary, result, outcome, meshes, picture, earlier_poses))
 
 
 def report_page(
@@ -66,17 +69,19 @@ def report_page(
     outcome: Outcome,
     meshes: Sequence[SceneMesh],
     picture: bytes | None,
+    earlier_poses: Sequence[Sequence[Electrode]] = (),
 ) -> str:
     """The page as text."""
     resource = files("thermosim.report")
     style = resource.joinpath("page.css").read_text(encoding="utf-8")
     script = resource.joinpath("page.js").read_text(encoding="utf-8")
-    data = script_safe(page_data(result, outcome, meshes, slice_volume(result, outcome)))
+    volume = slice_volume(result, outcome)
+    data = script_safe(page_data(result, outcome, meshes, volume, earlier_poses))
     body = "\n".join(
         [
             _header(summary),
             *(_verdict(tumor, summary) for tumor in summary["tumors"]),
-            _scene(picture),
+            _scene(picture, bool(earlier_poses)),
             _slices(),
             _margins(result, outcome),
             _traces(result),
@@ -151,7 +156,8 @@ def _margin_legend() -> str:
     return charts.legend([(color, name) for _, _, color, name in MARGIN_CLASSES])
 
 
-def _scene(picture: bytes | None) -> str:
+def _scene(picture: bytes | None, moved: bool) -> str:
+    stand = "were pulled back: dark metal marks all their places" if moved else "stand as planned"
     if picture is None:
         still = '<p class="muted">There is no picture of the scene, and this browser has no WebGL.</p>'
     else:
@@ -164,7 +170,7 @@ def _scene(picture: bytes | None) -> str:
         '<p class="muted">Drag to turn, wheel or two fingers to zoom, Shift and drag to move. The '
         "tumour carries the "
         "colours of its margin. R, L, A, P, S, I: the patient's right, left, front, back, head, feet. "
-        "Needles stand where the treatment begins.</p>"
+        f"Needles {stand}.</p>"
         '<div class="scene"><canvas id="turn" aria-label="Three-dimensional scene"></canvas><canvas '
         'id="marks"></canvas></div>'
         '<div class="controls" id="views"></div><div class="controls" id="layers"></div></div>'

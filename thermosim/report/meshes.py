@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +72,7 @@ def simplified(surface: TriangleSurface, target: int) -> TriangleSurface:
     )
 
 
-def needle_meshes(electrode: Electrode) -> list[SceneMesh]:
+def needle_meshes(electrode: Electrode, with_shaft: bool = True) -> list[SceneMesh]:
     """Bare metal and shaft of one electrode as closed tubes (a sphere electrode as a ball)."""
     if electrode.kind == "sphere":
         ball = pv.Sphere(radius=electrode.radius, center=electrode.target_point).triangulate()
@@ -84,7 +84,7 @@ def needle_meshes(electrode: Electrode) -> list[SceneMesh]:
     # Needles are drawn a little thicker than they are: 1.5 mm would be hard to see beside a liver.
     radius = max(electrode.radius, 0.9e-3)
     parts = [(np.asarray(electrode.target_point), electrode.axis_end, radius, METAL_COLOR, "tip")]
-    if length > 1e-4:
+    if with_shaft and length > 1e-4:
         parts.append((electrode.axis_end, end, 0.8 * radius, SHAFT_COLOR, "shaft"))
     meshes = []
     for start, stop, part_radius, color, part in parts:
@@ -112,12 +112,16 @@ def _needle(electrode: Electrode, mesh: pv.PolyData, part: str, color: str) -> S
 
 
 def scene_meshes(
-    result: SimulationResult, outcome: Outcome, display_surfaces: Mapping[str, TriangleSurface]
+    result: SimulationResult,
+    outcome: Outcome,
+    display_surfaces: Mapping[str, TriangleSurface],
+    earlier_poses: Sequence[Sequence[Electrode]] = (),
 ) -> list[SceneMesh]:
     """All meshes of the scene [m, LPS], light enough for a web page.
 
     Tumours with a margin come from the outcome and carry it; everything else from
-    `display_surfaces`. Surfaces without triangles are left out.
+    `display_surfaces`. Surfaces without triangles are left out. Of needles that were pulled back
+    the bare metal is drawn at each earlier place as well.
     """
     structures = {s.name: s for s in result.anatomy.structures}
     judged = {tumor.name for tumor in outcome.tumors}
@@ -156,6 +160,9 @@ def scene_meshes(
                 "ablation zone", "Ablation zone", "zone", ZONE_COLOR, 0.3, light.points, light.triangles
             )
         )
+    for pose in earlier_poses:
+        for electrode in pose:
+            meshes.extend(needle_meshes(electrode, with_shaft=False))
     for electrode in result.electrodes:
         meshes.extend(needle_meshes(electrode))
     return meshes

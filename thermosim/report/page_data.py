@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from thermosim.applicators.electrode import Electrode
 from thermosim.outcome.results import Outcome
 from thermosim.report.meshes import BACKGROUND_COLOR, SceneMesh, layer_name, style
 from thermosim.report.slices import SliceVolume
@@ -55,7 +56,11 @@ def packed_mesh(mesh: SceneMesh) -> dict[str, Any]:
 
 
 def page_data(
-    result: SimulationResult, outcome: Outcome, meshes: Sequence[SceneMesh], volume: SliceVolume
+    result: SimulationResult,
+    outcome: Outcome,
+    meshes: Sequence[SceneMesh],
+    volume: SliceVolume,
+    earlier_poses: Sequence[Sequence[Electrode]] = (),
 ) -> dict[str, Any]:
     """Everything the script needs, as plain values; lengths in mm, frame LPS."""
     structures = {}
@@ -94,7 +99,7 @@ def page_data(
                 "bare": (1e3 * (e.axis_end if e.kind == "needle" else np.asarray(e.target_point))).tolist(),
                 "entry": [1e3 * c for c in (e.entry_point if e.kind == "needle" else e.target_point)],
             }
-            for e in result.electrodes
+            for e in (*(e for pose in earlier_poses for e in pose), *result.electrodes)
         ],
         "volume": {
             "shape": volume.shape,

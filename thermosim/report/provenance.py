@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import re
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -67,9 +68,9 @@ class Anonymizer:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape a result."""
-    from thermosim import __version__
-
-    found = {"python": platform.python_version(), "thermosim": __version__}
+    # Named by the running code, which may lie in a checkout that was never installed.
+    own = str(getattr(sys.modules["thermosim"], "__version__", "unknown"))
+    found = {"python": platform.python_version(), "thermosim": own}
     for package in PACKAGES:
         try:
             found[package] = version(package)

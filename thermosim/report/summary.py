@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from thermosim.applicators.electrode import Electrode
 from thermosim.outcome.results import MarginStatistics, Outcome, TumorMargin
 from thermosim.report.atomic import write_text
+from thermosim.report.poses import poses
 from thermosim.report.provenance import Anonymizer, now, versions
 from thermosim.report.verdict import DISCLAIMER, verdict
 from thermosim.report.zones import setting
@@ -123,7 +125,7 @@ def summarize(
                 "highest_c": _highest(result.highest_temperature),
                 "final_highest_c": _highest(result.temperature),
             },
-            "electrodes": _electrodes(result),
+            "electrodes": _electrodes(result, poses(result, config)[0]),
             "admittance_matrix_s": result.admittance_matrix,
             "energy_audit": {
                 "electrical_j": audit.electrical,
@@ -200,10 +202,10 @@ def _tumor(tumor: TumorMargin, result: SimulationResult) -> dict[str, Any]:
     }
 
 
-def _electrodes(result: SimulationResult) -> list[dict[str, Any]]:
+def _electrodes(result: SimulationResult, first: Sequence[Electrode]) -> list[dict[str, Any]]:
     traces = result.traces
     electrodes = []
-    for index, electrode in enumerate(result.electrodes):
+    for index, electrode in enumerate(first):
         current = traces.current[:, index]
         driven = current[current > 0]
         electrodes.append(

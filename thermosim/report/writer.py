@@ -14,6 +14,7 @@ from thermosim.report.hdf5 import write_result
 from thermosim.report.html import write_report
 from thermosim.report.meshes import scene_meshes
 from thermosim.report.nifti import write_zone
+from thermosim.report.poses import poses
 from thermosim.report.scene import drawing
 from thermosim.report.summary import summarize, write_summary
 from thermosim.report.zones import zone_mask
@@ -63,7 +64,10 @@ def write_outputs(
     paths = {key: directory / name for key, name in FILES.items()}
     written = {key: paths[key] for key in ("result", "summary")}
     notes = []
-    meshes = scene_meshes(result, outcome, display_surfaces) if options.scene or options.report else []
+    meshes = []
+    stands = poses(result, config)
+    if options.scene or options.report:
+        meshes = scene_meshes(result, outcome, display_surfaces, stands[:-1])
     with drawing(paths["scene"], meshes) if options.scene else nullcontext() as picture_of_scene:
         write_result(paths["result"], result, outcome, config, title)
         if options.nifti:
@@ -80,7 +84,7 @@ def write_outputs(
     if options.report:
         picture = written["scene"].read_bytes() if "scene" in written else None
         written["report"] = paths["report"]
-        write_report(paths["report"], summary, result, outcome, meshes, picture)
+        write_report(paths["report"], summary, result, outcome, meshes, picture, stands[:-1])
     for key, path in paths.items():
         if key not in written:
             path.unlink(missing_ok=True)

@@ -1,0 +1,936 @@
+"""Every kernel against a NumPy oracle in double precision, on random fields.
+
+All memory is random, ghost cells too: a kernel must read the right neighbour, and must leave every
+ghost cell of what it writes as it was. Tolerances count roundings of float32 (`EPSILON`): a sum of
+terms t errs by a few EPSILON · Σ|t|, however much of it cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from thermosim.backends import select
+from thermosim.backends.base import Backend, Layout, kernel_signatures
+from thermosim.backends.cuda import missing as cuda_missing
+from thermosim.tissue import laws
+from thermosim.units import GAS_CONSTANT
+
+EPSILON = float(np.finfo(np.float32).eps)
+Field = NDArray[Any]
+Terms = tuple[Field, ...]
+
+N_LABELS = 5
+SHAPES = {
+    "odd": (13, 9, 22),
+    "flat": (3, 1, 7),
+    "large": (43, 41, 39),  # more than 65536 cells: several threads
+}
+
+
+def forward(value: Field, *others: Field) -> Field:
+    """Σ|t| of the terms of a sum."""
+    return np.asarray(sum(np.abs(term) for term in (value, *others)))
+
+
+@dataclass
+class Bench:
+    """A grid on a backend with random fields, and kernels launched by the names of their parameters."""
+
+    backend: Backend
+    layout: Layout
+    random: np.random.Generator
+    launched: set[str]
+
+    # ---- memory
+
+    def memory(self, low: float = -1.0, high: float = 1.0, layout: Layout | None = None) -> Field:
+        size = (layout or self.layout).size
+        return self.random.uniform(low, high, size).astype(np.float32)
+
+    def labels(self) -> Field:
+        return self.random.integers(0, N_LABELS, self.layout.size).astype(np.uint8)
+
+    def table(self, low: float, high: float) -> Field:
+        return self.random.uniform(low, high, N_LABELS).astype(np.float32)
+
+    def index(self, layout: Layout | None = None) -> NDArray[np.int64]:
+        """Place of every cell of the box in memory, by the rule that kernels/portable.h states."""
+        grid = layout or self.layout
+        i, j, k = np.indices(grid.shape)
+        return np.asarray(grid.origin + i * grid.sx + j * grid.sy + k)
+
+    def inside(self, memory: Field) -> Field:
+        return np.asarray(memory[self.index()], dtype=np.float64)
+
+    def steps(self) -> tuple[int, int, int]:
+        return self.layout.sx, self.layout.sy, 1
+
+    # ---- launches
+
+    def run(
+        self, name: str, writes: tuple[str, ...] = (), n: int | None = None, **given: Any
+    ) -> dict[str, Field]:
+        """Launch `name`; returns what it wrote, after checking that it wrote nowhere else.
+
+        Parameters are ordered by the kernel's own declaration; numbers and host arrays are turned
+        into its types. `n`: a list of entries instead of the grid. Row kernels return `rows`.
+        """
+        signature = kernel_signatures()[name]
+        kinds = {"float": np.float32, "int": np.int32}
+        device: dict[str, Any] = {}
+        arguments = []
+        for c_type, parameter in signature.parameters:
+            if (parameter == "rows" and signature.kind == "row") or (parameter == "n" and n is not None):
+                continue
+            value = given[parameter]
+            if c_type in kinds:
+                arguments.append(kinds[c_type](value))
+            elif isinstance(value, str):  # the same array twice
+                arguments.append(device[value])
+            else:
+                device[parameter] = self.backend.asarray(value, str(value.dtype))
+                arguments.append(device[parameter])
+        self.launched.add(name)
+        results: dict[str, Field] = {}
+        if n is not None:
+            self.backend.on_entries(name, n, *arguments)
+        elif signature.kind == "row" and signature.parameters[-1][1] == "rows":
+            n_values = given["n_values"]
+            results["rows"] = self.backend.to_host(
+                self.backend.on_rows(name, self.layout, n_values, *arguments)
+            ).copy()
+        else:
+            self.backend.on_cells(name, self.layout, *arguments)
+        inside = np.zeros(self.layout.size, dtype=bool)
+        inside[self.index().ravel()] = True
+        for parameter, values in device.items():
+            after = self.backend.to_host(values)
+            if parameter not in writes:
+                assert after.tobytes() == given[parameter].tobytes(), f"{name} changed {parameter}"
+                continue
+            results[parameter] = after.copy()
+            if n is None:
+                assert np.array_equal(after[~inside], given[parameter][~inside]), f"{name}: ghost cells"
+        return results
+
+    def agree(self, actual: Field, wanted: Field, scale: Field | float, ulps: float = 8.0) -> None:
+        """|actual − wanted| ≤ ulps · EPSILON · scale in every cell."""
+        memory = actual.shape == (self.layout.size,)
+        values = self.inside(actual) if memory else np.asarray(actual, dtype=np.float64)
+        assert values.shape == wanted.shape
+        excess = np.abs(values - wanted) / (ulps * EPSILON * np.maximum(scale, 1e-30))
+        assert np.all(excess <= 1.0), f"{float(np.nanmax(excess)):.3g} of what is allowed"
+
+    def agree_rows(self, actual: Field, wanted: Field, terms: Field) -> None:
+        """Sums over rows of nz cells: each addition rounds once."""
+        nx, ny, nz = self.layout.shape
+        scale = np.abs(terms).sum(axis=2).ravel()
+        self.agree(actual, wanted.sum(axis=2).ravel(), scale, ulps=nz + 8.0)
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    if request.param == "cuda" and cuda_missing() is not None:
+        pytest.skip(f"no GPU: {cuda_missing()}")
+    return select(request.param, 2)
+
+
+@pytest.fixture(params=SHAPES)
+def bench(backend: Backend, request: pytest.FixtureRequest) -> Bench:
+    return Bench(backend, Layout(SHAPES[request.param]), np.random.default_rng(20240607), set())
+
+
+ORACLES: dict[str, Callable[[Bench], None]] = {}
+
+
+def oracle(check: Callable[[Bench], None]) -> Callable[[Bench], None]:
+    """Register the check of the kernel it is named after."""
+    ORACLES[check.__name__] = check
+    return check
+
+
+@pytest.mark.parametrize("kernel", sorted(kernel_signatures()))
+def test_kernel_does_what_its_oracle_does(kernel: str, bench: Bench) -> None:
+    assert kernel in ORACLES, f"kernel {kernel} has no oracle in {__name__}"
+    ORACLES[kernel](bench)
+    assert kernel in bench.launched
+
+
+def test_every_oracle_has_a_kernel() -> None:
+    assert set(ORACLES) == set(kernel_signatures())
+
+
+# ---------------------------------------------------------------------------- electric potential
+
+CONDUCTIVITY_LAWS = ("constant", "linear", "exponential")
+COLLAPSE, WIDTH, FACTOR = 100.0, 5.0, 0.01
+REFERENCE = 20.0
+
+
+def conductivity_arguments(bench: Bench, law: int) -> dict[str, Any]:
+    sigma_37, slope = bench.table(0.1, 0.8), bench.table(0.0, 0.03)
+    sigma_37[0] = 0.0
+    return {
+        # −20 to 130 °C: through the linear law's floor and the whole collapse
+        "theta": bench.memory(-40.0, 110.0),
+        "reference": REFERENCE,
+        "label": bench.labels(),
+        "sigma_37": sigma_37,
+        "slope": slope,
+        "law": law,
+        "collapse": COLLAPSE,
+        "width": WIDTH,
+        "log_factor": np.log(FACTOR),
+    }
+
+
+def sigma_wanted(bench: Bench, given: dict[str, Any]) -> Field:
+    label = given["label"][bench.index()]
+    ratio = laws.electrical_conductivity_ratio(
+        bench.inside(given["theta"]) + REFERENCE,
+        given["slope"].astype(float)[label],
+        CONDUCTIVITY_LAWS[given["law"]],
+        COLLAPSE,
+        WIDTH,
+        FACTOR,
+    )
+    return np.asarray(given["sigma_37"].astype(float)[label] * ratio)
+
+
+CONDUCTIVITY_ULPS = 150.0
+"""T is rounded to 100 EPSILON; where σ collapses a kelvin counts ln(100)/5: 92 roundings, and some more."""
+
+
+@oracle
+def electrical_conductivity(bench: Bench) -> None:
+    for law in range(3):
+        given = conductivity_arguments(bench, law)
+        out = bench.run("electrical_conductivity", ("sigma",), sigma=bench.memory(), **given)
+        wanted = sigma_wanted(bench, given)
+        bench.agree(out["sigma"], wanted, wanted, CONDUCTIVITY_ULPS)
+
+
+@oracle
+def conductivity_drift(bench: Bench) -> None:
+    given = conductivity_arguments(bench, 1)
+    solved, q = bench.memory(0.1, 1.0), bench.memory(0.0, 1.0)
+    solved[bench.random.random(solved.size) < 0.2] = 0.0  # metal: no drift there
+    given["theta"] = bench.memory(-10.0, 70.0)  # below the collapse: r stays near 1
+    given["sigma_37"][0] = 0.3
+    out = bench.run("conductivity_drift", sigma_solved=solved, q=q, n_values=3, **given)["rows"]
+    old, heat = bench.inside(solved), bench.inside(q)
+    r = np.divide(sigma_wanted(bench, given), old, out=np.ones_like(old), where=old > 0.0)
+    for row, terms in zip(out, (heat, heat * r, heat / r), strict=True):
+        bench.agree_rows(row, terms, terms)
+
+
+@oracle
+def face_conductance(bench: Bench) -> None:
+    sigma = bench.memory(0.1, 1.0)
+    sigma[bench.random.random(sigma.size) < 0.3] = 0.0
+    blank = {name: bench.memory() for name in ("gx", "gy", "gz")}
+    out = bench.run("face_conductance", ("gx", "gy", "gz"), sigma=sigma, **blank)
+    a = bench.inside(sigma)
+    for name, step in zip(("gx", "gy", "gz"), bench.steps(), strict=True):
+        b = sigma[bench.index() + step].astype(float)
+        wanted = np.divide(2.0 * a * b, a + b, out=np.zeros_like(a), where=a + b > 0.0)
+        bench.agree(out[name], wanted, wanted)
+
+
+def some_cells(bench: Bench) -> NDArray[np.int32]:
+    """A third of the box's cells, each once, in no order."""
+    cells = bench.index().ravel()
+    return bench.random.permutation(cells)[: max(1, len(cells) // 3)].astype(np.int32)
+
+
+def entries(bench: Bench, n: int, low: float = 0.1, high: float = 3.0) -> Field:
+    return bench.random.uniform(low, high, n).astype(np.float32)
+
+
+def elsewhere_untouched(before: Field, after: Field, cells: Field) -> None:
+    rest = np.ones(before.size, dtype=bool)
+    rest[cells] = False
+    assert np.array_equal(before[rest], after[rest])
+
+
+@oracle
+def scale_faces(bench: Bench) -> None:
+    cells, g = some_cells(bench), bench.memory(0.1, 1.0)
+    factor = entries(bench, len(cells), 0.0, 3.0)
+    out = bench.run("scale_faces", ("g",), n=len(cells), face=cells, factor=factor, g=g)["g"]
+    wanted = g[cells].astype(float) * factor
+    bench.agree(out[cells], wanted, wanted, 1.0)
+    elsewhere_untouched(g, out, cells)
+
+
+@oracle
+def wall_leak(bench: Bench) -> None:
+    cells, sigma, leak = some_cells(bench), bench.memory(0.1, 1.0), bench.memory()
+    factor = entries(bench, len(cells))
+    out = bench.run("wall_leak", ("leak",), n=len(cells), cell=cells, factor=factor, sigma=sigma, leak=leak)
+    wanted = factor.astype(float) * sigma[cells]
+    bench.agree(out["leak"][cells], wanted, wanted, 1.0)
+    elsewhere_untouched(leak, out["leak"], cells)
+
+
+@oracle
+def wall_inflow(bench: Bench) -> None:
+    cells, sigma, residual = some_cells(bench), bench.memory(0.1, 1.0), bench.memory()
+    factor = entries(bench, len(cells))
+    out = bench.run(
+        "wall_inflow", ("residual",), n=len(cells), cell=cells, factor=factor, sigma=sigma, residual=residual
+    )["residual"]
+    inflow = factor.astype(float) * sigma[cells]
+    bench.agree(out[cells], residual[cells] + inflow, forward(residual[cells], inflow), 2.0)
+    elsewhere_untouched(residual, out, cells)
+
+
+def conductances(bench: Bench) -> dict[str, Field]:
+    """Links of a matrix, some of them cut, and some cells with none at all."""
+    links = {name: bench.memory(0.1, 1.0) for name in ("gx", "gy", "gz")}
+    links["leak"] = bench.memory(0.0, 0.5)
+    for values in links.values():
+        values[bench.random.random(values.size) < 0.2] = 0.0
+    sx, sy, _ = bench.steps()
+    lonely = bench.index().ravel()[::11]
+    links["leak"][lonely] = 0.0
+    for name, step in (("gx", sx), ("gy", sy), ("gz", 1)):
+        links[name][lonely] = links[name][lonely - step] = 0.0
+    return links
+
+
+def neighbours(bench: Bench, links: dict[str, Field], x: Field) -> list[tuple[Field, Field]]:
+    """(g, x_p − x_q) of the six links of every cell."""
+    p, own = bench.index(), bench.inside(x)
+    pairs = []
+    for name, step in zip(("gx", "gy", "gz"), bench.steps(), strict=True):
+        g, values = links[name].astype(float), x.astype(float)
+        pairs += [(g[p], own - values[p + step]), (g[p - step], own - values[p - step])]
+    return pairs
+
+
+def applied(bench: Bench, links: dict[str, Field], x: Field) -> tuple[Field, Field]:
+    """A x and Σ|t| of its terms."""
+    terms = [g * drop for g, drop in neighbours(bench, links, x)]
+    terms.append(bench.inside(links["leak"]) * bench.inside(x))
+    return np.asarray(sum(terms)), forward(*terms)
+
+
+def diagonal(bench: Bench, links: dict[str, Field]) -> Field:
+    return np.asarray(
+        sum(g for g, _ in neighbours(bench, links, links["gx"])) + bench.inside(links["leak"])
+    )
+
+
+@oracle
+def wall_current(bench: Bench) -> None:
+    cells, sigma, phi = some_cells(bench), bench.memory(0.1, 1.0), bench.memory(0.0, 1.0)
+    links, n = conductances(bench), len(cells)
+    del links["leak"]
+    factor, alone = entries(bench, n), (bench.random.random(n) < 0.5).astype(np.float32)
+    sx, sy, _ = bench.steps()
+    out = bench.run(
+        "wall_current",
+        ("current",),
+        n=n,
+        sx=sx,
+        sy=sy,
+        cell=cells,
+        factor=factor,
+        alone=alone,
+        sigma=sigma,
+        phi=phi,
+        potential=0.75,
+        current=np.full(n, 7.0),
+        **links,
+    )["current"]
+    terms = [g * drop for g, drop in neighbours(bench, links, phi)]
+    where = [np.zeros(bench.layout.size) for _ in range(2)]
+    where[0][bench.index()], where[1][bench.index()] = np.asarray(sum(terms)), forward(*terms)
+    fed = factor.astype(float) * sigma[cells] * (0.75 - phi[cells].astype(float))
+    wanted = np.where(alone > 0.0, where[0][cells], fed)
+    # summed in double precision; only factor · σ is rounded to float32
+    bench.agree(out, wanted, np.where(alone > 0.0, where[1][cells], np.abs(fed)), 1.0)
+
+
+@oracle
+def joule_heat(bench: Bench) -> None:
+    links, phi = conductances(bench), bench.memory()
+    del links["leak"]
+    out = bench.run("joule_heat", ("q",), phi=phi, inverse_h2=4.0e6, q=bench.memory(), **links)["q"]
+    wanted = np.asarray(sum(0.5 * 4.0e6 * g * drop**2 for g, drop in neighbours(bench, links, phi)))
+    bench.agree(out, wanted, wanted)
+
+
+@oracle
+def wall_joule_heat(bench: Bench) -> None:
+    cells, sigma, phi, q = some_cells(bench), bench.memory(0.1, 1.0), bench.memory(), bench.memory(0.0, 1e6)
+    factor = entries(bench, len(cells))
+    out = bench.run(
+        "wall_joule_heat",
+        ("q",),
+        n=len(cells),
+        cell=cells,
+        factor=factor,
+        sigma=sigma,
+        phi=phi,
+        potential=1.5,
+        inverse_h2=1.0e6,
+        q=q,
+    )["q"]
+    added = 1.0e6 * factor.astype(float) * sigma[cells] * (1.5 - phi[cells].astype(float)) ** 2
+    bench.agree(out[cells], q[cells] + added, forward(q[cells], added))
+    elsewhere_untouched(q, out, cells)
+
+
+@oracle
+def scale_add(bench: Bench) -> None:
+    x, before = bench.memory(), bench.memory()
+    out = bench.run("scale_add", ("out",), a=1.7, x=x, b=-0.6, out=before)["out"]
+    terms = (float(np.float32(1.7)) * bench.inside(x), float(np.float32(-0.6)) * bench.inside(before))
+    bench.agree(out, terms[0] + terms[1], forward(*terms))
+    # b = 0 clears whatever was there, even what is no number
+    before[:] = np.nan
+    given = before.copy()
+    given[np.isin(np.arange(given.size), bench.index(), invert=True)] = 0.0
+    cleared = bench.run("scale_add", ("out",), a=2.0, x=x, b=0.0, out=given)["out"]
+    assert np.array_equal(cleared[bench.index()], 2.0 * x[bench.index()])
+
+
+@oracle
+def total_heat(bench: Bench) -> None:
+    q, label = bench.memory(0.0, 1e6), bench.labels()
+    is_blood = np.array([0, 1, 0, 0, 1], dtype=np.float32)
+    out = bench.run("total_heat", q=q, label=label, is_blood=is_blood, n_values=2)["rows"]
+    heat = bench.inside(q)
+    blood = heat * is_blood[label[bench.index()]]
+    # summed in double precision: nothing but the order of summation differs
+    assert out[0] == pytest.approx(heat.sum(axis=2).ravel(), rel=1e-13)
+    assert out[1] == pytest.approx(blood.sum(axis=2).ravel(), rel=1e-13, abs=1e-12)
+
+
+# ---------------------------------------------------------------------------- multigrid
+
+
+def colour_mask(bench: Bench, colour: int) -> NDArray[np.bool_]:
+    return np.asarray(np.indices(bench.layout.shape).sum(axis=0) % 2 == colour)
+
+
+@oracle
+def smooth(bench: Bench) -> None:
+    links, b, x = conductances(bench), bench.memory(), bench.memory()
+    d = diagonal(bench, links)
+    inverse = np.divide(1.0, d, out=np.zeros_like(d), where=d > 0.0)
+    for colour in (0, 1):
+        out = bench.run("smooth", ("x",), colour=colour, b=b, now=x, x=x.copy(), **links)["x"]
+        product, scale = applied(bench, links, x)
+        on = colour_mask(bench, colour)
+        wanted = bench.inside(x) + on * (bench.inside(b) - product) * inverse
+        allowed = forward(bench.inside(x), (forward(bench.inside(b)) + scale) * inverse)
+        bench.agree(out, wanted, allowed)
+        assert np.array_equal(out[bench.index()][~on], x[bench.index()][~on])
+    in_place = bench.run("smooth", ("x",), colour=0, b=b, x=x, now=x, **links)["x"]
+    assert np.all(np.isfinite(in_place))
+
+
+@oracle
+def smooth_from_zero(bench: Bench) -> None:
+    links, b = conductances(bench), bench.memory()
+    d = diagonal(bench, links)
+    for colour in (0, 1):
+        out = bench.run("smooth_from_zero", ("x",), colour=colour, b=b, x=bench.memory(), **links)["x"]
+        value = np.divide(bench.inside(b), d, out=np.zeros_like(d), where=d > 0.0)
+        wanted = colour_mask(bench, colour) * value
+        bench.agree(out, wanted, np.abs(wanted))
+
+
+@oracle
+def residual(bench: Bench) -> None:
+    links, b, x = conductances(bench), bench.memory(), bench.memory()
+    out = bench.run("residual", ("r",), b=b, x=x, r=bench.memory(), **links)["r"]
+    product, scale = applied(bench, links, x)
+    bench.agree(out, bench.inside(b) - product, forward(bench.inside(b), scale))
+
+
+@oracle
+def minus_operator(bench: Bench) -> None:
+    links, x = conductances(bench), bench.memory()
+    out = bench.run("minus_operator", ("r",), x=x, r=bench.memory(), **links)["r"]
+    product, scale = applied(bench, links, x)
+    bench.agree(out, -product, scale)
+
+
+def other_level(bench: Bench, shape: tuple[int, ...]) -> tuple[Layout, dict[str, int]]:
+    layout = Layout((shape[0], shape[1], shape[2]))
+    return layout, {"sx": layout.sx, "sy": layout.sy, "origin": layout.origin}
+
+
+def eight(bench: Bench, fine: Layout) -> NDArray[np.int64]:
+    """(8, nx, ny, nz) memory places of the children of every cell in the finer level."""
+    i, j, k = np.indices(bench.layout.shape)
+    return np.stack(
+        [
+            fine.origin + (2 * i + a) * fine.sx + (2 * j + b) * fine.sy + 2 * k + c
+            for a in (0, 1)
+            for b in (0, 1)
+            for c in (0, 1)
+        ]
+    )
+
+
+@oracle
+def restrict_sum(bench: Bench) -> None:
+    # an odd finer level: its last children are ghost cells
+    fine, place = other_level(bench, tuple(2 * n - 1 for n in bench.layout.shape))
+    values = bench.memory(layout=fine)
+    out = bench.run(
+        "restrict_sum",
+        ("coarse",),
+        fine=values,
+        coarse=bench.memory(),
+        **{f"fine_{name}": number for name, number in place.items()},
+    )["coarse"]
+    children = values.astype(float)[eight(bench, fine)]
+    bench.agree(out, children.sum(axis=0), np.abs(children).sum(axis=0))
+
+
+@oracle
+def coarsen_links(bench: Bench) -> None:
+    fine, place = other_level(bench, tuple(2 * n - 1 for n in bench.layout.shape))
+    given = {f"fine_{name}": number for name, number in place.items()}
+    values = {f"fine_{name}": bench.memory(0.0, 1.0, fine) for name in ("gx", "gy", "gz", "leak")}
+    blank = {name: bench.memory() for name in ("gx", "gy", "gz", "leak")}
+    out = bench.run("coarsen_links", tuple(blank), **given, **values, **blank)
+    children = eight(bench, fine).reshape(2, 2, 2, *bench.layout.shape)
+    for axis, name in enumerate(("gx", "gy", "gz")):
+        # the faces above the upper children carry the coarse face
+        upper = values[f"fine_{name}"].astype(float)[np.take(children, 1, axis)]
+        wanted = 0.5 * upper.sum(axis=(0, 1))
+        bench.agree(out[name], wanted, wanted)
+    leak = values["fine_leak"].astype(float)[children].sum(axis=(0, 1, 2))
+    bench.agree(out["leak"], leak, leak)
+
+
+@oracle
+def prolongate_add(bench: Bench) -> None:
+    coarse, place = other_level(bench, tuple(-(-n // 2) for n in bench.layout.shape))
+    links, values, fine = conductances(bench), bench.memory(layout=coarse), bench.memory()
+    out = bench.run(
+        "prolongate_add",
+        ("fine",),
+        coarse=values,
+        fine=fine,
+        **{f"coarse_{name}": number for name, number in place.items()},
+        **links,
+    )["fine"]
+    i, j, k = np.indices(bench.layout.shape)
+    total, scale = np.zeros(bench.layout.shape), np.abs(bench.inside(fine))
+    # trilinear between the centres of coarse cells: 3/4 of the parent, 1/4 of the one beyond
+    for a in (0, 1):
+        for b in (0, 1):
+            for c in (0, 1):
+                weight = np.prod([0.25 if far else 0.75 for far in (a, b, c)])
+                cell = [n // 2 + far * (2 * (n % 2) - 1) for n, far in ((i, a), (j, b), (k, c))]
+                at = coarse.origin + cell[0] * coarse.sx + cell[1] * coarse.sy + cell[2]
+                total += weight * values[at]
+                scale += weight * np.abs(values[at])
+    active = diagonal(bench, links) > 0.0
+    bench.agree(out, bench.inside(fine) + np.where(active, total, 0.0), scale)
+
+
+@oracle
+def search_direction(bench: Bench) -> None:
+    z, d = bench.memory(), bench.memory()
+    out = bench.run("search_direction", ("d",), z=z, beta=0.3, d=d)["d"]
+    old = float(np.float32(0.3)) * bench.inside(d)
+    bench.agree(out, bench.inside(z) + old, forward(bench.inside(z), old))
+    fresh = bench.run("search_direction", ("d",), z=z, beta=0.0, d=d)["d"]
+    assert np.array_equal(fresh[bench.index()], z[bench.index()])
+
+
+@oracle
+def apply_and_dot(bench: Bench) -> None:
+    links, d = conductances(bench), bench.memory()
+    out = bench.run("apply_and_dot", ("Ad",), d=d, Ad=bench.memory(), n_values=1, **links)
+    product, scale = applied(bench, links, d)
+    bench.agree(out["Ad"], product, scale)
+    bench.agree_rows(out["rows"][0], bench.inside(d) * product, np.abs(bench.inside(d)) * scale)
+
+
+@oracle
+def step_and_norm(bench: Bench) -> None:
+    d, Ad, x, r = (bench.memory() for _ in range(4))
+    out = bench.run("step_and_norm", ("x", "r"), alpha=0.4, d=d, Ad=Ad, x=x, r=r, n_values=1)
+    alpha = float(np.float32(0.4))
+    bench.agree(
+        out["x"],
+        bench.inside(x) + alpha * bench.inside(d),
+        forward(bench.inside(x), alpha * bench.inside(d)),
+    )
+    wanted = bench.inside(r) - alpha * bench.inside(Ad)
+    scale = forward(bench.inside(r), alpha * bench.inside(Ad))
+    bench.agree(out["r"], wanted, scale)
+    bench.agree_rows(out["rows"][0], wanted**2, scale**2)
+
+
+@oracle
+def dot(bench: Bench) -> None:
+    a, b = bench.memory(), bench.memory()
+    terms = bench.inside(a) * bench.inside(b)
+    bench.agree_rows(bench.run("dot", a=a, b=b, n_values=1)["rows"][0], terms, terms)
+
+
+# ---------------------------------------------------------------------------- bioheat
+
+
+@oracle
+def prepare_step(bench: Bench) -> None:
+    nx, ny, nz = bench.layout.shape
+    names = ("none", "arrhenius", "viability")
+    for shutdown in range(3):
+        for all_rows in (0, 1):
+            T, damage = bench.memory(-10.0, 70.0), bench.memory(0.0, 3.0)
+            k, W, label = bench.memory(0.4, 0.6), bench.memory(0.0, 5e4), bench.labels()
+            place = bench.index()
+            still = bench.random.random((nx, ny)) < 0.5
+            # half of the rows neither warm nor hurt: they may keep k and W
+            T[place[still]] *= 0.5 / 70.0
+            damage[place[still]] *= 0.02 / 3.0
+            tables = {"k_37": bench.table(0.3, 0.7), "slope": bench.table(0.0, 2e-3)}
+            tables["W_37"] = bench.table(0.0, 6e4)
+            baseline, threshold, arterial = 1e-3, 0.8, 17.0
+            out = bench.run(
+                "prepare_step",
+                ("k", "W"),
+                n_values=4,
+                T=T,
+                reference=REFERENCE,
+                label=label,
+                shutdown=shutdown,
+                damage=damage,
+                baseline=baseline,
+                threshold=threshold,
+                arterial=arterial,
+                all_rows=all_rows,
+                k=k,
+                W=W,
+                **tables,
+            )
+            l, t, hurt = label[place], bench.inside(T), bench.inside(damage)
+            ratio = laws.thermal_conductivity_ratio(t + REFERENCE, tables["slope"].astype(float)[l])
+            # Ω counts from what unheated tissue has by now, and a little less than that is no life
+            fraction = np.maximum(hurt - float(np.float32(baseline)), 0.0) if shutdown == 1 else hurt
+            alive = laws.perfusion_factor(names[shutdown], fraction, float(np.float32(threshold)))
+            kept = still[:, :, None] & (all_rows == 0)
+            k_wanted = np.where(kept, bench.inside(k), tables["k_37"].astype(float)[l] * ratio)
+            W_wanted = np.where(kept, bench.inside(W), tables["W_37"].astype(float)[l] * alive)
+            bench.agree(out["k"], k_wanted, k_wanted)
+            bench.agree(out["W"], W_wanted, W_wanted + 1e-30)
+            new, ended = W_wanted * (t - arterial), bench.inside(W) * (t - arterial)
+            spread = forward(t, np.full_like(t, arterial))
+            bench.agree_rows(out["rows"][0], new, W_wanted * spread)
+            assert np.array_equal(out["rows"][1], T[place].max(axis=2).ravel())
+            assert not out["rows"][2].any()
+            bench.agree_rows(out["rows"][3], ended, bench.inside(W) * spread)
+            if all_rows:
+                continue
+            # a single broken value is seen, in a still row too
+            where = tuple(np.argwhere(still)[0]) if still.any() else (0, 0)
+            for value in (np.nan, np.inf, -np.inf):
+                broken = T.copy()
+                broken[place[where][nz // 2]] = value
+                rows = bench.run(
+                    "prepare_step",
+                    ("k", "W"),
+                    n_values=4,
+                    T=broken,
+                    reference=REFERENCE,
+                    label=label,
+                    shutdown=shutdown,
+                    damage=damage,
+                    baseline=baseline,
+                    threshold=threshold,
+                    arterial=arterial,
+                    all_rows=0,
+                    k=k,
+                    W=W,
+                    **tables,
+                )["rows"]
+                assert rows[2].sum() == 1.0
+                assert rows[2].reshape(nx, ny)[where] == 1.0
+
+
+def stage_arguments(bench: Bench) -> dict[str, Any]:
+    k = bench.memory(0.3, 0.7)
+    k[bench.random.random(k.size) < 0.2] = 0.0
+    inverse = (1.0 / bench.table(3e6, 4e6)).astype(np.float32)
+    inverse[0] = 0.0  # metal keeps its temperature
+    return {
+        "u0": bench.memory(0.0, 60.0),
+        "T": bench.memory(0.0, 60.0),
+        "k": k,
+        "W": bench.memory(0.0, 5e4),
+        "q": bench.memory(0.0, 1.0),
+        "label": bench.labels(),
+        "inverse_capacity": inverse,
+        "metabolic": bench.table(0.0, 1e4),
+        "power": 3.0e7,
+        "inverse_h2": 1.0e6,
+        "arterial": 17.0,
+    }
+
+
+def heating_rate(bench: Bench, given: dict[str, Any]) -> tuple[Field, Field]:
+    """du/dt [K/s] with plain links, and Σ|t| of its terms."""
+    p, T, k = bench.index(), given["T"].astype(float), given["k"].astype(float)
+    own, label = T[p], given["label"][p]
+    terms = []
+    for step in bench.steps():
+        for to in (p + step, p - step):
+            both = k[p] + k[to]
+            mean = np.divide(2.0 * k[p] * k[to], both, out=np.zeros_like(both), where=both > 0.0)
+            terms.append(given["inverse_h2"] * mean * (T[to] - own))
+    terms.append(bench.inside(given["W"]) * (given["arterial"] - own))
+    terms.append(given["power"] * bench.inside(given["q"]))
+    terms.append(given["metabolic"].astype(float)[label])
+    inverse = given["inverse_capacity"].astype(float)[label]
+    return np.asarray(inverse * sum(terms)), inverse * forward(*terms)
+
+
+@oracle
+def first_stage(bench: Bench) -> None:
+    given, step = stage_arguments(bench), 0.7
+    out = bench.run(
+        "first_stage", ("L0", "u1"), step=step, L0=bench.memory(), u1=bench.memory(), **given
+    )
+    rate, scale = heating_rate(bench, given)
+    # differences of temperatures up to 60 K on links: a few roundings of each
+    bench.agree(out["L0"], rate, scale, 16.0)
+    bench.agree(out["u1"], bench.inside(given["u0"]) + step * rate, 60.0 + step * scale, 16.0)
+
+
+@oracle
+def next_stage(bench: Bench) -> None:
+    given = stage_arguments(bench)
+    more = {"L0": bench.memory(), "u_before": bench.memory(0.0, 60.0), "u_two_before": bench.memory(0.0, 60.0)}
+    mu, nu, step, step0 = 1.9, -0.92, 0.7, -0.3
+    out = bench.run(
+        "next_stage", ("u",), mu=mu, nu=nu, step=step, step0=step0, u=bench.memory(), **more, **given
+    )["u"]
+    rate, scale = heating_rate(bench, given)
+    u0, before, two = (bench.inside(m) for m in (given["u0"], more["u_before"], more["u_two_before"]))
+    mu, nu, step, step0 = (float(np.float32(v)) for v in (mu, nu, step, step0))
+    terms = (u0, mu * (before - u0), nu * (two - u0), step0 * bench.inside(more["L0"]))
+    wanted = np.asarray(sum(terms)) + step * rate
+    bench.agree(out, wanted, forward(*terms) + 60.0 + step * scale, 16.0)
+
+
+@oracle
+def temperature_of(bench: Bench) -> None:
+    u, label = bench.memory(0.0, 800.0), bench.labels()
+    latent = bench.table(100.0, 500.0)
+    latent[0] = 0.0
+    boiling, width = 79.0, 1.0
+    edge = bench.index().ravel()
+    u[edge[: len(edge) // 4]] = bench.random.uniform(78.0, 82.0, len(edge) // 4)  # around the kinks
+    out = bench.run(
+        "temperature_of",
+        ("T",),
+        u=u,
+        label=label,
+        latent=latent,
+        boiling=boiling,
+        boiling_width=width,
+        T=bench.memory(),
+    )["T"]
+    wanted = laws.temperature_from_enthalpy(
+        bench.inside(u), boiling, width, latent.astype(float)[label[bench.index()]]
+    )
+    bench.agree(out, wanted, 800.0, 2.0)
+
+
+@oracle
+def correct_stage(bench: Bench) -> None:
+    cells, given = some_cells(bench), stage_arguments(bench)
+    n = len(cells)
+    counts = bench.random.integers(0, 3, n)
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    factor = bench.random.uniform(0.0, 2.0, (n, 6)).astype(np.float32)
+    wall_factor = entries(bench, max(1, int(start[-1])))
+    wall_temperature = entries(bench, len(wall_factor), -30.0, 0.0)
+    step, L0, u = 0.7, bench.memory(), bench.memory(0.0, 60.0)
+    sx, sy, _ = bench.steps()
+    T, k = given["T"].astype(float), given["k"].astype(float)
+    flow, scale = np.zeros(n), np.zeros(n)
+    for column, to in enumerate((sx, -sx, sy, -sy, 1, -1)):
+        both = k[cells] + k[cells + to]
+        mean = np.divide(2.0 * k[cells] * k[cells + to], both, out=np.zeros(n), where=both > 0.0)
+        term = (factor[:, column].astype(float) - 1.0) * mean * (T[cells + to] - T[cells])
+        flow += term
+        scale += np.abs(term) + mean * 60.0
+    for e in range(n):
+        walls = slice(start[e], start[e + 1])
+        term = wall_factor[walls].astype(float) * k[cells[e]] * (wall_temperature[walls] - T[cells[e]])
+        flow[e] += term.sum()
+        scale[e] += np.abs(term).sum()
+    inverse = given["inverse_capacity"].astype(float)[given["label"][cells]] * given["inverse_h2"]
+    for is_first in (0, 1):
+        out = bench.run(
+            "correct_stage",
+            ("L0", "u"),
+            n=n,
+            sx=sx,
+            sy=sy,
+            cell=cells,
+            face_factor=factor.ravel(),
+            wall_start=start,
+            wall_factor=wall_factor,
+            wall_temperature=wall_temperature,
+            step=step,
+            is_first=is_first,
+            L0=L0,
+            u=u,
+            **{name: given[name] for name in ("T", "k", "label", "inverse_capacity", "inverse_h2")},
+        )
+        bench.agree(out["u"][cells], u[cells] + step * inverse * flow, 60.0 + step * inverse * scale)
+        wanted = L0[cells] + is_first * inverse * flow
+        bench.agree(out["L0"][cells], wanted, forward(L0[cells], is_first * inverse * scale))
+        elsewhere_untouched(u, out["u"], cells)
+        elsewhere_untouched(L0, out["L0"], cells)
+
+
+@oracle
+def wall_heat(bench: Bench) -> None:
+    cells, T, k = some_cells(bench), bench.memory(0.0, 60.0), bench.memory(0.3, 0.7)
+    n = len(cells)
+    factor, temperature = entries(bench, n), entries(bench, n, -30.0, 0.0)
+    out = bench.run(
+        "wall_heat",
+        ("heat",),
+        n=n,
+        cell=cells,
+        factor=factor,
+        temperature=temperature,
+        T=T,
+        k=k,
+        heat=np.full(n, 7.0),
+    )["heat"]
+    wanted = factor.astype(float) * k[cells] * (T[cells].astype(float) - temperature)
+    bench.agree(out, wanted, np.abs(wanted), 1.0)
+
+
+@oracle
+def stored_heat(bench: Bench) -> None:
+    u, label, capacity = bench.memory(-10.0, 500.0), bench.labels(), bench.table(3e6, 4e6)
+    out = bench.run("stored_heat", u=u, label=label, capacity=capacity, n_values=1)["rows"][0]
+    terms = capacity.astype(float)[label[bench.index()]] * bench.inside(u)
+    # double precision throughout
+    assert np.abs(out - terms.sum(axis=2).ravel()).max() <= 1e-13 * np.abs(terms).sum(axis=2).max()
+
+
+@oracle
+def largest_change(bench: Bench) -> None:
+    T, u, label, latent = bench.memory(0.0, 90.0), bench.memory(0.0, 400.0), bench.labels(), bench.table(100.0, 500.0)
+    boiling, width = 79.0, 1.0
+    out = bench.run(
+        "largest_change",
+        T=T,
+        u_old=u,
+        label=label,
+        latent=latent,
+        boiling=boiling,
+        boiling_width=width,
+        n_values=1,
+    )["rows"][0]
+    before = laws.temperature_from_enthalpy(
+        bench.inside(u), boiling, width, latent.astype(float)[label[bench.index()]]
+    )
+    top = boiling + width
+    change = np.abs(np.minimum(bench.inside(T), top) - np.minimum(before, top))
+    bench.agree(out, change.max(axis=2).ravel(), 800.0, 2.0)
+
+
+@oracle
+def fastest_heating(bench: Bench) -> None:
+    q, label, inverse = bench.memory(0.0, 1e7), bench.labels(), bench.table(2e-7, 3e-7)
+    out = bench.run("fastest_heating", q=q, label=label, inverse_capacity=inverse, n_values=1)["rows"][0]
+    wanted = (bench.inside(q) * inverse.astype(float)[label[bench.index()]]).max(axis=2).ravel()
+    bench.agree(out, wanted, wanted, 1.0)
+
+
+# ---------------------------------------------------------------------------- damage
+
+FREQUENCY_FACTOR, ACTIVATION_ENERGY = 7.39e39, 2.577e5
+FORWARD, SCALE, BACKWARD = 3.33e-3, 40.5, 7.77e-3
+
+
+@oracle
+def advance_damage(bench: Bench) -> None:
+    reference, boiling, width, dt = 37.0, 62.0, 1.0, 3.0
+    u, T, label = bench.memory(-5.0, 70.0), bench.memory(-5.0, 70.0), bench.labels()
+    latent = bench.table(100.0, 500.0)
+    state = {
+        "omega": bench.memory(0.0, 1.0),
+        "dose": bench.memory(0.0, 100.0),
+        "alive": bench.memory(0.0, 1.0),
+        "dead": bench.memory(0.0, 1.0),
+        "hottest": bench.memory(37.0, 90.0),
+    }
+    state["dead"] *= 1.0 - state["alive"]
+    out = bench.run(
+        "advance_damage",
+        tuple(state),
+        u_old=u,
+        T=T,
+        reference=reference,
+        label=label,
+        latent=latent,
+        boiling=boiling,
+        boiling_width=width,
+        dt=dt,
+        log_A=np.log(FREQUENCY_FACTOR),
+        activation=ACTIVATION_ENERGY / GAS_CONSTANT,
+        forward=FORWARD,
+        inverse_scale=1.0 / SCALE,
+        backward=BACKWARD,
+        **state,
+    )
+    before = reference + laws.temperature_from_enthalpy(
+        bench.inside(u), boiling, width, latent.astype(float)[label[bench.index()]]
+    )
+    after = reference + bench.inside(T)
+    middle = 0.5 * (before + after)
+    # ln A = 91.8 and E/(R T) up to 100 are each rounded, and their difference is an exponent
+    damage = dt * laws.arrhenius_rate(middle, FREQUENCY_FACTOR, ACTIVATION_ENERGY)
+    bench.agree(out["omega"], bench.inside(state["omega"]) + damage, 1.0 + 100.0 * damage, 4.0)
+    # an exponent of up to 45 ln 2 from a temperature rounded to 100 EPSILON
+    dose = dt / 60.0 * laws.thermal_dose_rate(middle)
+    bench.agree(out["dose"], bench.inside(state["dose"]) + dose, 100.0 + 100.0 * dose, 4.0)
+
+    A, D = bench.inside(state["alive"]), bench.inside(state["dead"])
+    slopes = [laws.three_state_rates(middle, A, D, FORWARD, SCALE, BACKWARD)]
+    slopes.append(
+        laws.three_state_rates(
+            middle, A + dt * slopes[0][0], D + dt * slopes[0][1], FORWARD, SCALE, BACKWARD
+        )
+    )
+    for name, old, place in (("alive", A, 0), ("dead", D, 1)):
+        wanted = np.clip(old + 0.5 * dt * (slopes[0][place] + slopes[1][place]), 0.0, 1.0)
+        bench.agree(out[name], wanted, 2.0)
+    bench.agree(out["hottest"], np.maximum(bench.inside(state["hottest"]), after), 100.0, 1.0)
+
+
+@oracle
+def count_dead(bench: Bench) -> None:
+    damage, k = bench.memory(0.0, 2.0), bench.memory(0.3, 0.7)
+    k[bench.random.random(k.size) < 0.2] = 0.0
+    damage[bench.index().ravel()[::5]] = 1.0  # exactly at the threshold: dead
+    out = bench.run("count_dead", damage=damage, k=k, threshold=1.0, n_values=1)["rows"][0]
+    dead = (damage[bench.index()] >= 1.0) & (k[bench.index()] > 0.0)
+    assert np.array_equal(out, dead.sum(axis=2).ravel())
