@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check-tools clean
+.PHONY: help demo test lint bench check-tools clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,6 +14,7 @@ help:
 	@echo "make demo   install into .venv and run the demo"
 	@echo "make test   install with the test extra and run the tests"
 	@echo "make lint   ruff, mypy and the direction of imports"
+	@echo "make bench  time the named cases on this machine"
 	@echo "make clean  remove .venv and caches"
 
 # The newest Python from 3.11 on; PYTHON=... chooses another one.
@@ -56,6 +57,9 @@ lint: check-tools $(STAMPS)/installed-test
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench: check-tools $(STAMPS)/installed
+	@$(BIN)/python benchmarks/run.py
 
 clean:
 	rm -rf $(VENV) $(STAMPS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -121,6 +121,7 @@ def _simulate(words: list[str]) -> int:
         _job
     )
     words = ["~experiment" if word == "experiment=null" else word for word in words]
+    words = sorted(words, key=_is_setting)  # Hydra wants flags first; the order is the user's otherwise
     with _hydra_speaks_plainly(["thermosim simulate", *words]):
         try:
             application()
@@ -136,6 +137,10 @@ def _simulate(words: list[str]) -> int:
                 "choose another one with output.directory="
             ) from error
     return 0
+
+
+def _is_setting(word: str) -> bool:
+    return not word.startswith("-") and ("=" in word or word.startswith("~"))
 
 
 def _is_sweep(words: list[str]) -> bool:
@@ -159,13 +164,13 @@ def _hydra_speaks_plainly(arguments: list[str]) -> Iterator[None]:
 
 
 class _WithoutEcho:
-    """stderr less the line that Hydra adds to a failed job, which has said why already."""
+    """stderr less what Hydra adds to a line that has said why already: an echo, and the usage."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        if text.startswith("Error executing job with overrides:"):
+        if text.startswith(("Error executing job with overrides:", "usage:")):
             return len(text)
         return self._stream.write(text)
 
@@ -224,8 +229,11 @@ def _run(case: Any, directory: Path, *, label: str = "", quiet: bool = False, re
         text = "stopped while outputs were written, some are missing"
         raise Interrupted(f"{text}; {build.way_on(directory)}") from None
     build.finish(directory)
-    for line in _closing_lines(result, files, directory):
-        print(f"{label}{line}", flush=True)
+    try:
+        for line in _closing_lines(result, files, directory):
+            print(f"{label}{line}", flush=True)
+    except BrokenPipeError:  # whoever read the lines has heard enough; the run is whole
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _closing_lines(result: Any, files: dict[str, Path], directory: Path) -> Iterator[str]:

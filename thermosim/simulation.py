@@ -61,13 +61,11 @@ LARGEST_POWER_CHANGE = 0.2
 def estimate_memory(shape: tuple[int, int, int], n_electrodes: int) -> int:
     """Bytes a run of this size takes at its peak, Python and its libraries included.
 
-    Per cell: nine float32 fields of heat and damage, one of σ, four of links, four of scratch, potential
-    and one field per terminal, a seventh more for coarse levels, labels; and at the end the results
-    as host arrays.
+    Per cell 21 float32 fields (heat and damage 12, σ and links 5, workspace 4), one per electrode where
+    they take turns, a seventh of seven for the coarse levels, the labels here and in the anatomy.
     """
     padded = Layout(shape).size
-    fields = 4 * (18 + n_electrodes) + 1 + 4 * 7 / 7
-    return int(padded * (fields + 20)) + 400_000_000
+    return padded * (4 * (21 + n_electrodes) + 4 + 3) + 400_000_000
 
 
 @contextmanager
@@ -409,6 +407,10 @@ class Simulation:
         self.backend.on_cells("scale_add", treatment.layout, np.float32(0), volts, np.float32(0), volts)
         if len(self.last_voltages) == len(potential.fields):
             potential.superpose(self.last_voltages, volts)
+        electric_potential = treatment.host(volts)
+        counts = (potential.solves, potential.iterations, bioheat.evaluations)
+        del volts, bioheat, potential
+        treatment.release()  # the results are copies: make room for them
         damage = treatment.damage
         return SimulationResult(
             anatomy=self.problem.anatomy,
@@ -419,7 +421,7 @@ class Simulation:
             thermal_dose=treatment.host(damage.dose),
             dead_fraction=treatment.host(damage.dead),
             volumetric_heat_source=np.float32(self.last_scale) * treatment.host(treatment.heat),
-            electric_potential=treatment.host(volts),
+            electric_potential=electric_potential,
             solid_mask=treatment.solid_mask,
             traces=self.records.traces(len(self.problem.electrodes)),
             audit=self.ledger.close(stored),
@@ -428,10 +430,10 @@ class Simulation:
                 device=self.backend.device,
                 kernel_digest=self.backend.kernel_digest,
                 solver_seconds=self.solver_seconds,
-                cell_updates=bioheat.evaluations * treatment.layout.n_cells,
+                cell_updates=counts[2] * treatment.layout.n_cells,
                 time_steps=self.n_steps,
-                potential_solves=potential.solves,
-                potential_iterations=potential.iterations,
+                potential_solves=counts[0],
+                potential_iterations=counts[1],
                 peak_memory_bytes=peak_memory(),
             ),
             initial_impedance=self.initial_impedance,

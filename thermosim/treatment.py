@@ -315,6 +315,10 @@ class Treatment:
 
     # ------------------------------------------------------------------ access
 
+    def release(self) -> None:
+        """Give back the memory of everything but the state: nothing can be computed afterwards."""
+        del self.potential, self.bioheat, self.workspace
+
     def host(self, field: Array) -> NDArray[np.float32]:
         """A field without its ghost cells, in host memory."""
         return np.ascontiguousarray(self.backend.to_host(self.layout.interior(field)))

@@ -121,6 +121,38 @@ def test_failures_during_a_run_have_their_exit_codes(capfd, tmp_path, monkeypatc
     assert expected in err
 
 
+class _Unwritten:
+    """A result whose outputs the user does not wait for."""
+
+    def save(self, directory):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("has_checkpoint", [True, False])
+def test_stopping_while_outputs_are_written_says_how_to_go_on(capfd, tmp_path, monkeypatch, has_checkpoint):
+    run = tmp_path / "run"
+
+    def simulate(case, directory, **options):
+        (directory / build.RESUME_FILE).write_text("title: x")
+        if has_checkpoint:
+            (directory / build.CHECKPOINT_FILE).write_text("fields")
+        return _Unwritten()
+
+    monkeypatch.setattr(build, "simulate", simulate)
+    assert simulate_code(f"output.directory={run}") == 130
+    _, err = capfd.readouterr()
+    assert len(err.strip().splitlines()) == 1
+    assert (f"resume={run}" in err) == has_checkpoint
+    # what a resumed run needs stays, and nothing pretends to be resumable that is not
+    assert (run / build.CHECKPOINT_FILE).exists() == (run / build.RESUME_FILE).exists() == has_checkpoint
+
+
+def test_an_output_directory_that_is_a_file_is_refused_in_one_line(capfd, tmp_path):
+    file = tmp_path / "taken"
+    file.write_text("")
+    assert "output.directory" in refused(capfd, "simulate", f"output.directory={file}")
+
+
 def test_a_sweep_runs_each_job_in_its_own_numbered_directory(capfd, tmp_path, monkeypatch):
     seen = []
 
@@ -130,6 +162,22 @@ def test_a_sweep_runs_each_job_in_its_own_numbered_directory(capfd, tmp_path, mo
     monkeypatch.setattr(cli, "_run", record)
     assert simulate_code("--multirun", "grid.spacing_mm=1,2", f"output.directory={tmp_path}") == 0
     assert seen == [(tmp_path / "0", 1.0), (tmp_path / "1", 2.0)]
+
+
+def test_flags_may_stand_anywhere(capfd, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "_run", lambda case, directory, **options: seen.append(case.config))
+    assert (
+        simulate_code("vessels=ignored", "--multirun", "grid.spacing_mm=1,2", f"output.directory={tmp_path}")
+        == 0
+    )
+    assert [(one.vessels.model, one.grid.spacing_mm) for one in seen] == [("ignored", 1.0), ("ignored", 2.0)]
+
+
+def test_an_unknown_flag_is_one_line(capfd):
+    assert simulate_code("grid.spacing_mm=2", "--fast") == 2
+    _, err = capfd.readouterr()
+    assert err.strip().splitlines() == ["thermosim simulate: error: unrecognized arguments: --fast"]
 
 
 def test_a_sweep_without_a_directory_goes_to_multirun(capfd, tmp_path, monkeypatch):

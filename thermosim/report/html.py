@@ -104,7 +104,7 @@ def _header(summary: Mapping[str, Any]) -> str:
     parts = [
         f"<h1>{safe(summary['title'])}</h1>",
         '<p class="sub">Simulated radiofrequency ablation of '
-        f"{number((summary['treatment_time_s'] or 0) / 60)} min; "
+        f"{number((summary['treatment_time_s'] or 0) / 60)} min{_cooling(summary)}; "
         f"dead tissue judged by: {safe(criterion_name(summary['criterion']))}. Calculated "
         f"{safe(summary['created'][:10])}.</p>",
         f'<p class="banner"><strong>Research only.</strong> {safe(summary["disclaimer"])}</p>',
@@ -123,6 +123,12 @@ def _header(summary: Mapping[str, Any]) -> str:
             "box, so its volume and the margins are not reliable. Enlarge grid.margin_mm.</p>"
         )
     return "\n".join(parts)
+
+
+def _cooling(summary: Mapping[str, Any]) -> str:
+    """How much of a finished treatment goes on without power after the last segment."""
+    minutes = summary["settings"].get("cooling_after_min")
+    return f", the last {minutes:g} of them without power" if summary["completed"] and minutes else ""
 
 
 def _verdict(tumor: Mapping[str, Any], summary: Mapping[str, Any]) -> str:

@@ -1,0 +1,221 @@
+"""The multigrid solver and the potential of needles, against a direct solution in double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from reference import potential as oracle
+from solver_cases import needle, two_needles
+
+from thermosim.anatomy.grid import Grid
+from thermosim.applicators.electrode import Electrode
+from thermosim.backends import select
+from thermosim.backends.base import Array, Backend, Layout
+from thermosim.errors import InputError, NumericalError
+from thermosim.numerics.fitted_links import fit_electrode_links
+from thermosim.numerics.multigrid import Links, MultigridSolver
+from thermosim.numerics.workspace import Workspace
+from thermosim.physics.electric_potential import ConductivityLaw, ElectricPotential, ground_links
+
+SHAPE = (19, 14, 23)
+SPACING = 2e-3
+
+
+def adder(values: Array) -> Callable[[Array], None]:
+    def add(field: Array) -> None:
+        field += values
+
+    return add
+
+
+def uniform_solver(backend: Backend, shape: tuple[int, int, int]) -> tuple[MultigridSolver, Links, Layout]:
+    """σ = 1 with all six faces grounded."""
+    layout = Layout(shape)
+    links = Links.empty(backend, layout)
+    for axis, g in enumerate((links.gx, links.gy, links.gz)):
+        inner = layout.interior(g)
+        inner[:] = 1.0
+        np.moveaxis(inner, axis, 0)[-1] = 0.0
+        leak = np.moveaxis(layout.interior(links.leak), axis, 0)
+        leak[0] += 2.0
+        leak[-1] += 2.0
+    solver = MultigridSolver(backend, links, Workspace.allocate(backend, layout, 0.0))
+    solver.coarsen()
+    return solver, links, layout
+
+
+def random_source(layout: Layout, seed: int = 3) -> NDArray[np.float32]:
+    field = np.zeros(layout.size, np.float32)
+    layout.interior(field)[:] = np.random.default_rng(seed).uniform(-1.0, 1.0, layout.shape)
+    return field
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (17, 9, 33), (32, 32, 32), (40, 7, 3), (64, 64, 64)])
+def test_few_iterations_whatever_the_size(shape: tuple[int, int, int]) -> None:
+    backend = select("cpu", 1)
+    solver, _, layout = uniform_solver(backend, shape)
+    source, x = random_source(layout), backend.field(layout)
+    report = solver.solve(x, adder(source), 1e-6, 30)
+    # geometric multigrid: the count does not grow with the grid; seen 5 to 9, more in flat boxes
+    assert report.iterations <= 12
+    assert solver.true_relative_residual(x, adder(source)) < 2e-6  # float32 recurrence, drifts a little
+
+
+def test_a_good_start_is_kept() -> None:
+    backend = select("cpu", 1)
+    solver, _, layout = uniform_solver(backend, (20, 20, 20))
+    source, x = random_source(layout), backend.field(layout)
+    solver.solve(x, adder(source), 1e-6, 30)
+    before = x.copy()
+    assert solver.solve(x, adder(source), 1e-5, 30).iterations == 0
+    assert np.array_equal(x, before)
+
+
+def test_ghost_cells_of_the_solution_stay_zero() -> None:
+    backend = select("cpu", 1)
+    solver, _, layout = uniform_solver(backend, (9, 6, 11))
+    x = backend.field(layout)
+    solver.solve(x, adder(random_source(layout)), 1e-6, 30)
+    layout.interior(x)[:] = 0.0
+    assert not x.any()
+
+
+def test_failures_have_names() -> None:
+    backend = select("cpu", 1)
+    solver, links, layout = uniform_solver(backend, (16, 16, 16))
+    source, x = random_source(layout), backend.field(layout)
+    with pytest.raises(NumericalError, match="no electrode touches conducting tissue"):
+        solver.solve(x, adder(np.zeros_like(source)), 1e-6, 30)
+    with pytest.raises(NumericalError, match=r"did not converge: residual .* after 1 iterations.*maximum_iter"):
+        solver.solve(x, adder(source), 1e-6, 1)
+    links.gx[layout.origin + 5] = np.nan
+    solver.coarsen()
+    with pytest.raises(NumericalError, match="non-finite"):
+        solver.solve(backend.field(layout), adder(source), 1e-6, 30)
+
+
+# ---------------------------------------------------------------------------- the potential of needles
+
+SIGMA = np.array([0.2, 0.7, 0.002, 0.0], dtype=np.float32)
+"""Tissue, blood, vapour, no conductor: jumps of up to 350."""
+
+
+def electrodes(kind: str) -> tuple[Electrode, ...]:
+    if kind == "two":
+        return two_needles(apart=0.011)
+    if kind == "oblique":
+        return (needle("oblique", (0.0012, -0.0007, -0.009), (0.48, 0.36, 0.8), 0.015),)
+    return (Electrode("sphere", (0.0003, 0.0005, -0.0002), (0.0, 0.0, 0.1), 3e-3, 3e-3, kind="sphere"),)
+
+
+class Bench:
+    """The solver and the oracle on the same links."""
+
+    def __init__(self, kind: str, ground: str, backend: Backend) -> None:
+        self.needles = electrodes(kind)
+        grid = Grid.box((0.0, 0.0, 0.0), SHAPE, SPACING)
+        links = fit_electrode_links(grid, [e.geometry for e in self.needles])
+        self.layout = Layout(SHAPE)
+        labels = np.random.default_rng(2).choice(3, SHAPE, p=[0.7, 0.2, 0.1]).astype(np.uint8)
+        labels.ravel()[links.solid_cells] = 3
+        field = backend.field(self.layout, 0, "uint8")
+        self.layout.interior(field)[:] = labels
+        law = ConductivityLaw(
+            SIGMA, np.zeros(4, np.float32), np.array([0, 1, 0, 0], np.float32), 0, 100.0, 5.0, 0.01, 37.0
+        )
+        center = np.array(SHAPE) * SPACING / 2
+        cells, factors = ground_links(SHAPE, ground, SPACING, center)
+        self.potential = ElectricPotential(
+            backend,
+            self.layout,
+            SPACING,
+            field,
+            law,
+            links,
+            len(self.needles),
+            (cells, factors),
+            Workspace.allocate(backend, self.layout, 0.0),
+        )
+        self.potential.set_terminals(tuple((e,) for e in range(len(self.needles))))
+        self.potential.update_conductances(backend.field(self.layout))
+        self.potential.solve(1e-7, 60)
+        kept = ~np.isin(cells, links.solid_cells)
+        self.network = oracle.network(
+            SIGMA[labels].astype(float), SPACING, links, len(self.needles), (cells[kept], factors[kept])
+        )
+        self.labels, self.backend = labels, backend
+
+    def inside(self, field: Array) -> NDArray[np.float64]:
+        return np.asarray(self.layout.interior(field), dtype=float)
+
+
+CASES = [("two", "faces"), ("two", "-z"), ("oblique", "far_field"), ("oblique", "+x,-y"), ("sphere", "faces")]
+
+
+@pytest.mark.parametrize(("kind", "ground"), CASES)
+def test_potential_heat_and_admittance_are_those_of_the_direct_solution(kind: str, ground: str) -> None:
+    bench = Bench(kind, ground, select("cpu", 1))
+    n = len(bench.needles)
+    admittance = oracle.admittance_matrix(bench.network)
+    matrix, single = bench.potential.admittances()
+    # a residual of 1e-7 and float32: links differ by 1e-7, the fields by some 1e-6
+    assert matrix == pytest.approx(admittance, rel=2e-5)
+    assert single == pytest.approx(admittance, rel=2e-5)
+    for e in range(n):
+        unit = np.eye(n)[e]
+        phi = oracle.solve(bench.network, unit)
+        assert np.abs(bench.inside(bench.potential.fields[e]) - phi).max() < 1e-5  # of 1 V
+    voltages = np.array([20.0, -7.0])[:n]
+    volts, heat = bench.backend.field(bench.layout), bench.backend.field(bench.layout)
+    total, in_blood = bench.potential.joule_heating(voltages, volts, heat)
+    wanted = oracle.joule_heating(bench.network, oracle.solve(bench.network, voltages), voltages)
+    assert np.abs(bench.inside(heat) - wanted).max() < 1e-4 * wanted.max()
+    assert total == pytest.approx(wanted.sum() * SPACING**3, rel=2e-5)
+    assert total == pytest.approx(float(voltages @ matrix @ voltages), rel=1e-5)
+    assert in_blood == pytest.approx(wanted[bench.labels == 1].sum() * SPACING**3, rel=1e-4)
+
+
+def test_bonded_electrodes_are_one_terminal() -> None:
+    bench = Bench("two", "faces", select("cpu", 1))
+    apart, _ = bench.potential.admittances()
+    bench.potential.set_terminals(((0, 1),))
+    bench.potential.solve(1e-7, 60)
+    together, single = bench.potential.admittances()
+    assert together[0, 0] == pytest.approx(apart.sum(), rel=1e-5)
+    assert single[:, 0] == pytest.approx(apart.sum(axis=1), rel=1e-5)
+
+
+def test_the_residual_reached_is_the_true_one() -> None:
+    bench = Bench("two", "faces", select("cpu", 1))
+    # float32 leaves ‖b − A φ‖ at the rounding of A φ near the needles; seen 3e-7
+    assert max(bench.potential.true_relative_residuals()) < 3e-6
+
+
+def test_drift_is_nothing_for_an_even_change_and_bounds_an_uneven_one() -> None:
+    backend = select("cpu", 1)
+    bench = Bench("oblique", "faces", backend)
+    potential = bench.potential
+    heat, volts = backend.field(bench.layout), backend.field(bench.layout)
+    potential.joule_heating(np.array([1.0]), volts, heat)
+    cold = backend.field(bench.layout)
+    factor, error = potential.drift(cold, heat)
+    assert factor == pytest.approx(1.0, abs=1e-6)
+    assert error < 1e-3  # the square root of float32's rounding
+
+
+def test_an_electrode_outside_the_box_and_an_unknown_ground_are_refused() -> None:
+    with pytest.raises(InputError, match="protocol.ground='top'"):
+        ground_links(SHAPE, "top", SPACING, np.zeros(3))
+    with pytest.raises(InputError, match=r"protocol.ground='\+x,up'"):
+        ground_links(SHAPE, "+x,up", SPACING, np.zeros(3))
+    grid = Grid.box((0.0, 0.0, 0.0), SHAPE, SPACING)
+    links = fit_electrode_links(grid, [needle().geometry])
+    backend, layout = select("cpu", 1), Layout(SHAPE)
+    law = ConductivityLaw(SIGMA[:1], SIGMA[:1] * 0, SIGMA[:1] * 0, 0, 100.0, 5.0, 0.01, 37.0)
+    arguments = (backend, layout, SPACING, backend.field(layout, 0, "uint8"), law, links)
+    ground = ground_links(SHAPE, "faces", SPACING, np.zeros(3))
+    with pytest.raises(InputError, match="electrode 2 touches no tissue"):
+        ElectricPotential(*arguments, 2, ground, Workspace.allocate(backend, layout, 0.0))

@@ -1,0 +1,316 @@
+"""The solvers against exact solutions: sphere electrodes, Pennes' equation, dose, latent heat."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from reference import analytic
+from reference.damage import integrate
+from solver_cases import HeatBox, needle, plain_anatomy, reference_problem, small_problem
+
+from thermosim.applicators.electrode import Electrode
+from thermosim.backends import select
+from thermosim.backends.base import Layout
+from thermosim.config import DamageConfig, GeneratorConfig, SegmentConfig
+from thermosim.physics.bioheat import ThermalLaw
+from thermosim.physics.damage import DamageModels, DamageState
+from thermosim.simulation import Problem, Simulation
+from thermosim.tissue import laws
+from thermosim.treatment import Treatment
+
+K, CAPACITY = 0.52, 3.8e6
+Field = NDArray[np.float64]
+
+# ---------------------------------------------------------------------------- sphere electrode
+
+SIGMA = 0.2
+
+
+def at_one_volt(problem: Problem) -> tuple[Treatment, Field, float]:
+    """The cold treatment, φ [V] with all electrodes at 1 V, and the resistance [Ω]."""
+    treatment = Simulation(problem, select("cpu", 1)).treatment
+    treatment.place(problem.electrodes)
+    potential = treatment.potential
+    assert potential is not None
+    potential.set_terminals((tuple(range(len(problem.electrodes))),))
+    potential.update_conductances(treatment.temperature)
+    potential.solve(1e-7, 60)
+    matrix, _ = potential.admittances()
+    return treatment, treatment.host(potential.fields[0]).astype(float), 1.0 / matrix[0, 0]
+
+
+def distance_from(treatment: Treatment, center: tuple[float, float, float]) -> Field:
+    grid = treatment.grid
+    x, y, z = np.meshgrid(*(grid.axis(a) - c for a, c in enumerate(center)), indexing="ij", sparse=True)
+    return np.asarray(np.sqrt(x**2 + y**2 + z**2))
+
+
+def sphere_in_a_large_body(center: tuple[float, float, float], radius: float, spacing: float) -> Problem:
+    n = round(40e-3 / spacing)
+    above = (center[0], center[1], center[2] + 0.1)
+    return small_problem(
+        anatomy=plain_anatomy((n, n, n), spacing),
+        electrodes=(Electrode("sphere", center, above, radius, radius, kind="sphere"),),
+        ground="far_field",
+    )
+
+
+@pytest.mark.parametrize("spacing", [1e-3, 2e-3])
+@pytest.mark.parametrize("center", [(0.0, 0.0, 0.0), (0.3e-3, -0.4e-3, 0.17e-3)])
+@pytest.mark.parametrize("radius", [1.5e-3, 4e-3])
+def test_sphere_in_infinite_tissue(
+    radius: float, center: tuple[float, float, float], spacing: float
+) -> None:
+    treatment, phi, resistance = at_one_volt(sphere_in_a_large_body(center, radius, spacing))
+    # the links are fitted to this very field; what is left is the box's face. Seen: up to 0.25 %
+    assert resistance == pytest.approx(analytic.sphere_resistance(radius, SIGMA), rel=5e-3)
+    r = distance_from(treatment, center)
+    tissue = ~treatment.solid_mask
+    exact = analytic.sphere_potential(r, radius, 1.0)
+    # two cells from the wall on: 0.5 % of the electrode's voltage
+    far = tissue & (r > radius + 2 * spacing)
+    assert np.abs(phi - exact)[far].max() < 5e-3
+    assert np.abs(phi - exact)[tissue].max() < 2e-2
+
+
+@pytest.mark.parametrize("spacing", [1e-3, 2e-3])
+def test_sphere_in_a_sphere(spacing: float) -> None:
+    treatment, phi, resistance = at_one_volt(reference_problem("S1", spacing))
+    # the outer surface is known to half a cell only: 1 mm of 60 are 0.06 % of R. Seen: 0.006 %
+    assert resistance == pytest.approx(analytic.sphere_resistance(2e-3, SIGMA, 60e-3), rel=1e-3)
+    r = distance_from(treatment, (0.0, 0.0, 0.0))
+    inside = ~treatment.solid_mask & (r > 2e-3 + 2 * spacing) & (r < 50e-3)
+    exact = analytic.sphere_potential(r, 2e-3, 1.0, 60e-3)
+    assert np.abs(phi - exact)[inside].max() < 5e-3
+
+
+def test_heat_around_a_sphere() -> None:
+    radius, volts = 3e-3, 20.0
+    problem = sphere_in_a_large_body((0.0, 0.0, 0.0), radius, 1e-3)
+    treatment, _, resistance = at_one_volt(problem)
+    potential, layout = treatment.potential, treatment.layout
+    assert potential is not None
+    scratch, heat = treatment.backend.field(layout), treatment.backend.field(layout)
+    total, _ = potential.joule_heating(np.array([volts]), scratch, heat)
+    assert total == pytest.approx(volts**2 / resistance, rel=1e-5)  # Σ q h³ = V²/R, in float32
+    q, r = treatment.host(heat).astype(float), distance_from(treatment, (0.0, 0.0, 0.0))
+    exact = analytic.sphere_heating(r, radius, volts, SIGMA)
+    for inner in (5e-3, 7e-3, 10e-3):
+        shell = (r > inner) & (r < inner + 2e-3)
+        # the links' heat is a mean over a cell of 1/r⁴: 1 + 10/6 (h/r)² at most, 6 % at 5 mm
+        assert q[shell].sum() == pytest.approx(exact[shell].sum(), rel=1.7 * (1e-3 / inner) ** 2 + 5e-3)
+
+
+# ---------------------------------------------------------------------------- circuits
+
+
+def test_admittance_is_symmetric_and_floating_needles_carry_no_net_current() -> None:
+    needles = tuple(
+        needle(name, place, active_length=length)
+        for name, place, length in (
+            ("a", (-0.009, 0.001, -0.010), 0.020),
+            ("b", (0.008, -0.003, -0.012), 0.015),
+            ("c", (0.001, 0.010, -0.004), 0.018),
+        )
+    )
+    problem = small_problem(
+        electrodes=needles,
+        segments=[SegmentConfig(duration_min=0.3, drive="sequence")],
+        generator=GeneratorConfig(voltage=20.0),
+    )
+    simulation = Simulation(problem, select("cpu", 1))
+    seen: list[tuple[Field, Field]] = []
+
+    def look(_progress: object) -> None:
+        assert simulation.drive is not None
+        seen.append((simulation.drive.electrode_currents, simulation.drive.electrode_voltages))
+
+    result = simulation.run([look])
+    matrix = result.admittance_matrix
+    assert matrix.shape == (3, 3)
+    potential = simulation.treatment.potential
+    assert potential is not None
+    _, single = potential.admittances()
+    # reciprocity holds without being put in: the raw currents, a residual of 1e-6 each
+    assert np.abs(single - single.T).max() < 1e-5 * np.abs(single).max()
+    assert np.all(np.diag(matrix) > 0.0)
+    assert np.all(matrix[~np.eye(3, dtype=bool)] < 0.0)
+    assert np.all(np.linalg.eigvalsh(matrix) > 0.0)
+    assert np.all(matrix.sum(axis=1) > 0.0)  # the ground takes what is left
+    drivers = set()
+    for currents, voltages in seen:
+        active = int(np.argmax(currents))
+        drivers.add(active)
+        others = np.delete(np.arange(3), active)
+        assert np.abs(currents[others]).max() < 1e-4 * currents[active]
+        # a floating needle takes a potential between the driven one and the ground
+        assert np.all((voltages[others] > 0.0) & (voltages[others] < voltages[active]))
+    assert drivers == {0, 1, 2}
+
+
+# ---------------------------------------------------------------------------- Pennes' equation
+
+
+def test_steady_point_source_with_perfusion() -> None:
+    # screening length 2.6 mm: the faces, 20.5 mm away, see e⁻⁸
+    n, h, power, W = 41, 1e-3, 0.1, 76e3
+    box = HeatBox(select("cpu", 1), (n, n, n), h, perfusion=W)
+    heat = np.zeros((n, n, n))
+    heat[n // 2, n // 2, n // 2] = power / h**3
+    box.set_heat(heat)
+    box.advance(5.0, 120)  # 12 time constants ρc/W of 50 s
+    x, y, z = box.points((0.5 * n * h,) * 3)
+    r = np.sqrt(x**2 + y**2 + z**2)
+    exact = analytic.point_source_rise(np.maximum(r, 0.5 * h), power, K, W)
+    near = (r > 4.5 * h) & (r < 10 * h)
+    # second order: (h r/L²)·h/24 and h²/r² corrections of the discrete screened source, 3 % here at most
+    assert np.abs(box.rise / exact - 1.0)[near].max() < 0.03
+    # the whole of the heat is carried away by the blood: no discretization error in the sum
+    assert W * box.rise.sum() * h**3 == pytest.approx(power, rel=2e-4)
+
+
+def test_point_source_switched_on() -> None:
+    n, h, power, W = 41, 1e-3, 0.1, 20e3
+    box = HeatBox(select("cpu", 1), (n, n, n), h, perfusion=W)
+    heat = np.zeros((n, n, n))
+    heat[n // 2, n // 2, n // 2] = power / h**3
+    box.set_heat(heat)
+    x, y, z = box.points((0.5 * n * h,) * 3)
+    r = np.sqrt(x**2 + y**2 + z**2)
+    place = (r > 4.5 * h) & (r < 8 * h)
+    box.advance(2.0, 10)
+    for time in (20.0, 60.0):
+        exact = analytic.continuous_point_source_rise(r[place], time, power, K, CAPACITY, W)
+        assert np.abs(box.rise[place] - exact).max() < 0.03 * exact.max()  # as in the steady case
+        box.advance(2.0, 20)
+
+
+@pytest.mark.parametrize("modes", [(1, 1, 1), (2, 1, 3)])
+@pytest.mark.parametrize("perfusion", [0.0, 3e4])
+def test_a_sine_decays_between_cold_faces(modes: tuple[int, int, int], perfusion: float) -> None:
+    shape, h = (24, 20, 32), 1.5e-3
+    lengths = tuple(n * h for n in shape)
+    box = HeatBox(select("cpu", 1), shape, h, perfusion=perfusion)
+    points = box.points()
+    box.set_rise(40.0 * analytic.sine_decay(tuple(points), 0.0, modes, lengths, K, CAPACITY, perfusion))
+    rate = analytic.decay_rate(modes, lengths, K, CAPACITY, perfusion)
+    time = 0.7 / rate
+    box.advance(time / 40, 40)
+    exact = 40.0 * analytic.sine_decay(tuple(points), time, modes, lengths, K, CAPACITY, perfusion)
+    # a discrete sine is an exact mode whose rate is low by (n π h/L)²/12 along each axis: at most 1.1 %
+    # of λ t = 0.7 along z (n = 3), and mostly less
+    assert np.abs(box.rise - exact).max() < 0.006 * exact.max()
+
+
+@pytest.mark.parametrize("perfusion", [0.0, 3e4])
+def test_a_gaussian_blob_spreads(perfusion: float) -> None:
+    n, h, width = 40, 2e-3, 8e-3
+    box = HeatBox(select("cpu", 1), (n, n, n), h, perfusion=perfusion)
+    x, y, z = box.points((0.5 * n * h,) * 3)
+    r = np.sqrt(x**2 + y**2 + z**2)
+    box.set_rise(analytic.gaussian_blob_rise(r, 0.0, 50.0, width, K, CAPACITY))
+    box.advance(5.0, 40)
+    exact = analytic.gaussian_blob_rise(r, 200.0, 50.0, width, K, CAPACITY, perfusion)
+    # h²/12 ∇⁴ over the time: (α t/s²)(h/s)² of the peak, 2.7 % · a quarter
+    assert np.abs(box.rise - exact).max() < 0.005 * 50.0
+    # heat only leaves with the blood, and a little through the faces, 5 widths away
+    spread = math.exp(-perfusion / CAPACITY * 200.0)
+    whole = 50.0 * (2.0 * math.pi) ** 1.5 * width**3
+    assert box.rise.sum() * h**3 == pytest.approx(whole * spread, rel=5e-4)
+
+
+def test_two_materials_in_series_reach_the_exact_slab() -> None:
+    # k jumps by 4 at a face: a straight line on each side is exact for the harmonic mean. The faces
+    # across the slab are far away and cold by the same profile only in the middle, so a wide slab.
+    shape, h = (8, 48, 48), 1e-3
+    labels = np.zeros(shape, np.uint8)
+    labels[4:] = 1
+    box = HeatBox(
+        select("cpu", 1), shape, h, conductivity=0.8, second_conductivity=0.2, labels=labels, capacity=1e5
+    )
+    heat = np.zeros(shape)
+    heat[0] = 2e5  # a heated layer at the lower face
+    box.set_heat(heat)
+    box.advance(2.0, 150)
+    middle = box.rise[:, 23:25, 23:25].mean(axis=(1, 2))
+    # from the heated layer's centre (power q h per area, through half a cell to each side) in closed form
+    up = 3.5 * h / 0.8 + 4 * h / 0.2  # from the centre of layer 0 to the upper face [m² K/W]
+    down = 0.5 * h / 0.8
+    first = 2e5 * h / (1.0 / up + 1.0 / down)
+    exact = first * (1.0 - np.cumsum([0, *[h / 0.8] * 3, 0.5 * h / 0.8 + 0.5 * h / 0.2, *[h / 0.2] * 3]) / up)
+    # the faces across, 24 mm away, let the profile through but for e^(−π·24/8) = 1e-4, float32 the rest
+    assert middle == pytest.approx(exact, rel=5e-4)
+
+
+# ---------------------------------------------------------------------------- latent heat
+
+
+def test_the_energy_to_boil_a_closed_cell() -> None:
+    # cells that exchange nothing: u grows linearly, T waits at the boiling range
+    latent, boiling, width = 445.0, 99.0, 1.0
+    shape = (3, 4, 5)
+    box = HeatBox(select("cpu", 1), shape, 1e-3, conductivity=0.0, latent=latent)
+    heat = np.linspace(5e6, 4e7, 60).reshape(shape)
+    box.set_heat(heat)
+    speed = heat / CAPACITY  # [K/s]
+    for time in np.arange(1, 81) * 1.0:
+        box.advance(1.0, explicit_limit=2.0, boils=True)
+        exact = laws.temperature_from_enthalpy(37.0 + speed * time, boiling, width, latent)
+        # u reaches some 800 K in float32: 1e-4 K, and as much from adding 80 steps
+        assert np.abs(37.0 + box.rise - exact).max() < 1e-3
+    assert box.rise.max() > boiling + width - 37.0  # vapour in some cells,
+    assert (np.abs(37.0 + box.rise - boiling - 0.5 * width) < 0.5 * width).sum() > 5  # boiling in others
+    # heat from 37 °C to dry vapour at 100 °C: ρc (63 K + ℓ), to the last joule
+    dry = float(np.interp(boiling + width, [boiling, boiling + width], [boiling, boiling + width + latent]))
+    assert laws.enthalpy_from_temperature(100.0, boiling, width, latent) == dry
+    stored = box.bioheat.stored_heat(box.enthalpy)
+    assert stored == pytest.approx(heat.sum() * 80.0 * 1e-9, rel=1e-5)
+
+
+# ---------------------------------------------------------------------------- dose
+
+
+def exposed(temperature: float, step: float, n_steps: int) -> dict[str, float]:
+    """What the models make of a constant temperature."""
+    layout, backend, config = Layout((2, 3, 4)), select("cpu", 1), DamageConfig()
+    one, none = np.ones(1, np.float32), np.zeros(1, np.float32)
+    law = ThermalLaw(
+        one, one, none, none, none, none, 37.0, 37.0, 99.0, 1.0, 37.0, "none", config.three_state_threshold
+    )
+    models = DamageModels(backend, layout, backend.field(layout, 0, "uint8"), config, law)
+    state = DamageState.start(backend, layout, config, 37.0)
+    rise = backend.field(layout, temperature - 37.0)
+    for _ in range(n_steps):
+        models.advance(state, rise, rise, step)
+    values = {
+        name: np.unique(layout.interior(getattr(state, name)))
+        for name in ("integral", "dose", "alive", "dead", "highest_temperature")
+    }
+    assert all(v.size == 1 for v in values.values())
+    return {name: float(v[0]) for name, v in values.items()}
+
+
+@pytest.mark.parametrize("temperature", [37.0, 41.0, 43.0, 45.5, 50.0, 60.0, 75.0, 95.0])
+def test_constant_temperature(temperature: float) -> None:
+    config, step, n_steps = DamageConfig(), 0.5, 240
+    seen, seconds = exposed(temperature, step, n_steps), step * n_steps
+    # a constant rate is integrated exactly; float32 leaves exponents of up to 92 (Arrhenius) and 36
+    # (dose) rounded to 1e-7, and 240 additions
+    arrhenius = float(laws.arrhenius_rate(temperature, config.frequency_factor, config.activation_energy))
+    assert seen["integral"] == pytest.approx(arrhenius * seconds, rel=5e-5)
+    assert seen["dose"] == pytest.approx(analytic.cem43_constant(temperature, seconds), rel=3e-5)
+    wanted = integrate(lambda _t: temperature, seconds, config)
+    # three states by Heun's method in steps of 0.5 s: second order, 2e-4 at the fastest
+    assert seen["alive"] == pytest.approx(wanted["alive"], abs=2e-4)
+    assert seen["dead"] == pytest.approx(wanted["dead_fraction"], abs=2e-4)
+    assert seen["highest_temperature"] == pytest.approx(temperature, abs=1e-5)
+
+
+def test_heat_on_top_of_metabolism_reaches_balance() -> None:
+    # uniform tissue far from its faces: W (T − T_a) = q_m
+    box = HeatBox(select("cpu", 1), (30, 30, 30), 2e-3, perfusion=5e4, metabolic=1e5)
+    box.advance(5.0, 200)
+    assert box.rise[15, 15, 15] == pytest.approx(2.0, rel=1e-4)  # the faces are 9 screening lengths away
