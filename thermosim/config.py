@@ -269,7 +269,7 @@ class DamageConfig:
     three_state_backward: float = 7.77e-3  # k_b 1/s
     three_state_initial_alive: float = 0.99
     three_state_threshold: float = 0.8  # dead fraction
-    perfusion_shutdown: str = "arrhenius"  # arrhenius: exp(-Ω) | viability: step at dead 0.8 | none
+    perfusion_shutdown: str = "arrhenius"  # arrhenius: exp(−(Ω − Ω of unheated tissue)) | viability: step at dead 0.8 | none
 
 
 @dataclass

@@ -62,10 +62,11 @@ def estimate_memory(shape: tuple[int, int, int], n_electrodes: int) -> int:
     """Bytes a run of this size takes at its peak, Python and its libraries included.
 
     Per cell 21 float32 fields (heat and damage 12, σ and links 5, workspace 4), one per electrode where
-    they take turns, a seventh of seven for the coarse levels, the labels here and in the anatomy.
+    they take turns, a seventh of seven for the coarse levels; about 13 for the anatomy (labels,
+    distance to and radius of each group of vessels) and what set-up needs beside it.
     """
     padded = Layout(shape).size
-    return padded * (4 * (21 + n_electrodes) + 4 + 3) + 400_000_000
+    return padded * (4 * (21 + n_electrodes + 13) + 7) + 250_000_000
 
 
 @contextmanager
@@ -180,7 +181,7 @@ class Simulation:
             self.power_scale,
             step,
             treatment.explicit_limit,
-            boils=self._hottest > treatment.thermal_law.boiling - self.solver.maximum_temperature_rise,
+            boils=self._hottest > treatment.thermal_law.boiling - 2.0 * clock.maximum_rise,
         )
         treatment.damage_models.advance(treatment.damage, before, treatment.temperature, step)
         change = treatment.bioheat.largest_change(treatment.temperature, before)

@@ -37,7 +37,7 @@ def at_one_volt(problem: Problem) -> tuple[Treatment, Field, float]:
     assert potential is not None
     potential.set_terminals((tuple(range(len(problem.electrodes))),))
     potential.update_conductances(treatment.temperature)
-    potential.solve(1e-7, 60)
+    potential.solve(1e-6, 30)
     matrix, _ = potential.admittances()
     return treatment, treatment.host(potential.fields[0]).astype(float), 1.0 / matrix[0, 0]
 
@@ -123,19 +123,20 @@ def test_admittance_is_symmetric_and_floating_needles_carry_no_net_current() -> 
     )
     simulation = Simulation(problem, select("cpu", 1))
     seen: list[tuple[Field, Field]] = []
+    raw: list[Field] = []
 
     def look(_progress: object) -> None:
         assert simulation.drive is not None
+        assert simulation.treatment.potential is not None
+        raw.append(simulation.treatment.potential.admittances()[1])
         seen.append((simulation.drive.electrode_currents, simulation.drive.electrode_voltages))
 
     result = simulation.run([look])
     matrix = result.admittance_matrix
     assert matrix.shape == (3, 3)
-    potential = simulation.treatment.potential
-    assert potential is not None
-    _, single = potential.admittances()
     # reciprocity holds without being put in: the raw currents, a residual of 1e-6 each
-    assert np.abs(single - single.T).max() < 1e-5 * np.abs(single).max()
+    for single in (raw[0], raw[-1]):
+        assert np.abs(single - single.T).max() < 1e-5 * np.abs(single).max()
     assert np.all(np.diag(matrix) > 0.0)
     assert np.all(matrix[~np.eye(3, dtype=bool)] < 0.0)
     assert np.all(np.linalg.eigvalsh(matrix) > 0.0)
@@ -154,38 +155,48 @@ def test_admittance_is_symmetric_and_floating_needles_carry_no_net_current() -> 
 # ---------------------------------------------------------------------------- Pennes' equation
 
 
-def test_steady_point_source_with_perfusion() -> None:
-    # screening length 2.6 mm: the faces, 20.5 mm away, see e⁻⁸
-    n, h, power, W = 41, 1e-3, 0.1, 76e3
-    box = HeatBox(select("cpu", 1), (n, n, n), h, perfusion=W)
+def point_source(n: int, h: float, power: float, perfusion: float) -> tuple[HeatBox, Field]:
+    """A box with a source in its middle cell, and the distance from there."""
+    box = HeatBox(select("cpu", 1), (n, n, n), h, perfusion=perfusion)
     heat = np.zeros((n, n, n))
     heat[n // 2, n // 2, n // 2] = power / h**3
     box.set_heat(heat)
-    box.advance(5.0, 120)  # 12 time constants ρc/W of 50 s
     x, y, z = box.points((0.5 * n * h,) * 3)
-    r = np.sqrt(x**2 + y**2 + z**2)
-    exact = analytic.point_source_rise(np.maximum(r, 0.5 * h), power, K, W)
-    near = (r > 4.5 * h) & (r < 10 * h)
-    # second order: (h r/L²)·h/24 and h²/r² corrections of the discrete screened source, 3 % here at most
-    assert np.abs(box.rise / exact - 1.0)[near].max() < 0.03
-    # the whole of the heat is carried away by the blood: no discretization error in the sum
-    assert W * box.rise.sum() * h**3 == pytest.approx(power, rel=2e-4)
+    return box, np.sqrt(x**2 + y**2 + z**2)
+
+
+def shells(r: Field, h: float) -> list[NDArray[np.bool_]]:
+    return [(r > n * h) & (r < (n + 1) * h) for n in (4.5, 5.5, 6.5)]
+
+
+def test_steady_point_source_with_perfusion() -> None:
+    # screening length L = 3.6 mm: the faces, 25.5 mm away, see e⁻⁷
+    h, power, W = 1e-3, 0.1, 40e3
+    box, r = point_source(51, h, power, W)
+    box.advance(10.0, 115)  # 12 time constants ρc/W of 95 s
+    exact = analytic.point_source_rise(np.maximum(r, h), power, K, W)
+    near = (r > 4.5 * h) & (r < 8 * h)
+    # along the axes the discrete 1/r is off by (h/r)²/4, and more where the field is screened: 3.4 %
+    # at 5 cells, 0.8 % with cells of half the size
+    assert np.abs(box.rise[near] / exact[near] - 1.0).max() < 0.04
+    # averaged over all directions only 1/L is off, by (h/L)²/24 in r/L: 0.6 % at most
+    for shell in shells(r, h):
+        assert box.rise[shell].sum() == pytest.approx(exact[shell].sum(), rel=7e-3)
+    # the blood carries it away but for what reaches the faces, (1 + 7) e⁻⁷ = 0.7 % at most
+    assert power * 0.993 < W * box.rise.sum() * h**3 < power
 
 
 def test_point_source_switched_on() -> None:
-    n, h, power, W = 41, 1e-3, 0.1, 20e3
-    box = HeatBox(select("cpu", 1), (n, n, n), h, perfusion=W)
-    heat = np.zeros((n, n, n))
-    heat[n // 2, n // 2, n // 2] = power / h**3
-    box.set_heat(heat)
-    x, y, z = box.points((0.5 * n * h,) * 3)
-    r = np.sqrt(x**2 + y**2 + z**2)
-    place = (r > 4.5 * h) & (r < 8 * h)
-    box.advance(2.0, 10)
-    for time in (20.0, 60.0):
-        exact = analytic.continuous_point_source_rise(r[place], time, power, K, CAPACITY, W)
-        assert np.abs(box.rise[place] - exact).max() < 0.03 * exact.max()  # as in the steady case
-        box.advance(2.0, 20)
+    h, power, W = 1e-3, 0.1, 20e3
+    box, r = point_source(51, h, power, W)
+    for time in (60.0, 120.0):
+        box.advance(2.0, 30)
+        exact = analytic.continuous_point_source_rise(np.maximum(r, h), time, power, K, CAPACITY, W)
+        near = (r > 4.5 * h) & (r < 8 * h)
+        # as in the steady case, with a front that is sharper than the steady profile
+        assert np.abs(box.rise - exact)[near].max() < 0.045 * exact[near].max()
+        for shell in shells(r, h):
+            assert box.rise[shell].sum() == pytest.approx(exact[shell].sum(), rel=0.014)
 
 
 @pytest.mark.parametrize("modes", [(1, 1, 1), (2, 1, 3)])
@@ -207,7 +218,7 @@ def test_a_sine_decays_between_cold_faces(modes: tuple[int, int, int], perfusion
 
 @pytest.mark.parametrize("perfusion", [0.0, 3e4])
 def test_a_gaussian_blob_spreads(perfusion: float) -> None:
-    n, h, width = 40, 2e-3, 8e-3
+    n, h, width = 50, 2e-3, 8e-3
     box = HeatBox(select("cpu", 1), (n, n, n), h, perfusion=perfusion)
     x, y, z = box.points((0.5 * n * h,) * 3)
     r = np.sqrt(x**2 + y**2 + z**2)
@@ -225,7 +236,7 @@ def test_a_gaussian_blob_spreads(perfusion: float) -> None:
 def test_two_materials_in_series_reach_the_exact_slab() -> None:
     # k jumps by 4 at a face: a straight line on each side is exact for the harmonic mean. The faces
     # across the slab are far away and cold by the same profile only in the middle, so a wide slab.
-    shape, h = (8, 48, 48), 1e-3
+    shape, h = (8, 64, 64), 1e-3
     labels = np.zeros(shape, np.uint8)
     labels[4:] = 1
     box = HeatBox(
@@ -235,14 +246,14 @@ def test_two_materials_in_series_reach_the_exact_slab() -> None:
     heat[0] = 2e5  # a heated layer at the lower face
     box.set_heat(heat)
     box.advance(2.0, 150)
-    middle = box.rise[:, 23:25, 23:25].mean(axis=(1, 2))
+    middle = box.rise[:, 31:33, 31:33].mean(axis=(1, 2))
     # from the heated layer's centre (power q h per area, through half a cell to each side) in closed form
     up = 3.5 * h / 0.8 + 4 * h / 0.2  # from the centre of layer 0 to the upper face [m² K/W]
     down = 0.5 * h / 0.8
     first = 2e5 * h / (1.0 / up + 1.0 / down)
     exact = first * (1.0 - np.cumsum([0, *[h / 0.8] * 3, 0.5 * h / 0.8 + 0.5 * h / 0.2, *[h / 0.2] * 3]) / up)
-    # the faces across, 24 mm away, let the profile through but for e^(−π·24/8) = 1e-4, float32 the rest
-    assert middle == pytest.approx(exact, rel=5e-4)
+    # the faces across, 32 mm away, take e^(−π·32/8) = 4e-6 of it; float32 does the rest
+    assert middle == pytest.approx(exact, rel=1e-4)
 
 
 # ---------------------------------------------------------------------------- latent heat
@@ -259,8 +270,8 @@ def test_the_energy_to_boil_a_closed_cell() -> None:
     for time in np.arange(1, 81) * 1.0:
         box.advance(1.0, explicit_limit=2.0, boils=True)
         exact = laws.temperature_from_enthalpy(37.0 + speed * time, boiling, width, latent)
-        # u reaches some 800 K in float32: 1e-4 K, and as much from adding 80 steps
-        assert np.abs(37.0 + box.rise - exact).max() < 1e-3
+        # u reaches 880 K, where float32 resolves 6e-5 K: half of it is lost in each of 80 steps at worst
+        assert np.abs(37.0 + box.rise - exact).max() < 2.5e-3
     assert box.rise.max() > boiling + width - 37.0  # vapour in some cells,
     assert (np.abs(37.0 + box.rise - boiling - 0.5 * width) < 0.5 * width).sum() > 5  # boiling in others
     # heat from 37 °C to dry vapour at 100 °C: ρc (63 K + ℓ), to the last joule
@@ -311,6 +322,6 @@ def test_constant_temperature(temperature: float) -> None:
 
 def test_heat_on_top_of_metabolism_reaches_balance() -> None:
     # uniform tissue far from its faces: W (T − T_a) = q_m
-    box = HeatBox(select("cpu", 1), (30, 30, 30), 2e-3, perfusion=5e4, metabolic=1e5)
+    box = HeatBox(select("cpu", 1), (44, 44, 44), 2e-3, perfusion=5e4, metabolic=1e5)
     box.advance(5.0, 200)
-    assert box.rise[15, 15, 15] == pytest.approx(2.0, rel=1e-4)  # the faces are 9 screening lengths away
+    assert box.rise[22, 22, 22] == pytest.approx(2.0, rel=1e-4)  # the faces are 13 screening lengths away

@@ -146,4 +146,4 @@ class CpuBackend(Backend):
             types += [scalars.get(c_type, ctypes.c_void_p) for c_type, _ in signature.parameters]
             function.argtypes = types
         # called through the foreign-function interface, so the interpreter lock is released
-        function(*(a.ctypes.data if a.ndim else a.item() for a in arguments))
+        function(*(a.__array_interface__["data"][0] if a.ndim else a.item() for a in arguments))
