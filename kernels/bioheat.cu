@@ -35,8 +35,8 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, float reference, const unsi
       broken += t - t == 0.0f ? 0.0f : 1.0f;
     }
     float carried = ended;
-    if (all_rows || hottest > STILL_WARMTH || coldest < -STILL_WARMTH ||
-        hurt > baseline + STILL_DAMAGE) {
+    if (row_any(all_rows || hottest > STILL_WARMTH || coldest < -STILL_WARMTH ||
+                hurt > baseline + STILL_DAMAGE)) {
       carried = 0.0f;
       FOR_EACH_IN_ROW(p, reduction(+ : carried)) {
         const int l = label[p];

@@ -75,6 +75,9 @@ DEVICE Real row_max(Real value) {
   return value;
 }
 
+// Whether it holds anywhere in the row.
+DEVICE bool row_any(bool condition) { return __any_sync(0xffffffffu, condition); }
+
 template <class Real>
 DEVICE void store(double* where, Real value) {
   if (threadIdx.x == 0) *where = value;
@@ -154,6 +157,7 @@ template <class Real>
 DEVICE Real row_sum(Real value) { return value; }
 template <class Real>
 DEVICE Real row_max(Real value) { return value; }
+DEVICE bool row_any(bool condition) { return condition; }
 template <class Real>
 DEVICE void store(double* where, Real value) { *where = value; }
 

@@ -65,7 +65,7 @@ class LabelMapAnatomyConfig(AnatomyConfig):
     path: str = MISSING
     # By label value or name; a number given as such is turned into text before it is used.
     segments: dict[Any, StructureConfig] = field(default_factory=dict)
-    # error | background: labels not in `segments` count as background, and entries of `segments` may miss
+    # error | background: labels not in `segments` count as background, entries without a label are left out
     unlisted: str = "error"
 
 
@@ -269,7 +269,8 @@ class DamageConfig:
     three_state_backward: float = 7.77e-3  # k_b 1/s
     three_state_initial_alive: float = 0.99
     three_state_threshold: float = 0.8  # dead fraction
-    perfusion_shutdown: str = "arrhenius"  # arrhenius: exp(−(Ω − Ω of unheated tissue)) | viability: step at dead 0.8 | none
+    # arrhenius: exp(−(Ω − Ω₀)), Ω₀ of unheated tissue | viability: step at the threshold | none
+    perfusion_shutdown: str = "arrhenius"
 
 
 @dataclass

@@ -71,13 +71,13 @@ class Electrode:
 
     @property
     def axis_start(self) -> NDArray[np.float64]:
-        """Centre of the tip's hemisphere [m, LPS]."""
-        return np.asarray(self.target_point) + self.radius * self.direction
+        """Centre of the tip's hemisphere, or of the sphere [m, LPS]."""
+        return np.asarray(self.target_point) + (self.kind == "needle") * self.radius * self.direction
 
     @property
     def axis_end(self) -> NDArray[np.float64]:
-        """Where the bare metal ends and the insulated shaft begins [m, LPS]."""
-        return np.asarray(self.target_point) + self.active_length * self.direction
+        """Where the bare metal ends and the insulated shaft begins; a sphere's centre [m, LPS]."""
+        return np.asarray(self.target_point) + (self.kind == "needle") * self.active_length * self.direction
 
     def moved(self, distance: float) -> Electrode:
         """The same electrode pulled back by `distance` [m] along its axis."""
