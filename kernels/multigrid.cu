@@ -61,15 +61,18 @@ KERNEL restrict_sum(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin, 
   });
 }
 
-// fine += trilinear interpolation of coarse (cell-centred: weights 3/4 and 1/4 along each axis).
+// fine += trilinear interpolation of coarse (cell-centred: weights 3/4 and 1/4 along each axis). At the
+// box's faces the coarse value is continued evenly: a constant stays one, which matters where
+// little of the box is grounded.
 KERNEL prolongate_add(GRID_PARAMETERS, int coarse_sx, int coarse_sy, int coarse_origin,
                       const float* coarse, const float* gx, const float* gy, const float* gz,
                       const float* leak, float* fine) {
   for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
     const Index c = coarse_origin + (i >> 1) * coarse_sx + (j >> 1) * coarse_sy + (k >> 1);
-    const int dx = (i & 1) ? coarse_sx : -coarse_sx;
-    const int dy = (j & 1) ? coarse_sy : -coarse_sy;
-    const int dz = (k & 1) ? 1 : -1;
+    // odd cells lean to the next coarse cell, even ones to the one before, unless there is none
+    const int dx = (i & 1) * (i + 1 < nx) * coarse_sx - (1 - (i & 1)) * (i > 0) * coarse_sx;
+    const int dy = (j & 1) * (j + 1 < ny) * coarse_sy - (1 - (j & 1)) * (j > 0) * coarse_sy;
+    const int dz = (k & 1) * (k + 1 < nz) - (1 - (k & 1)) * (k > 0);
     const float value =
         27.0f * coarse[c] + 9.0f * (coarse[c + dx] + coarse[c + dy] + coarse[c + dz]) +
         3.0f * (coarse[c + dx + dy] + coarse[c + dx + dz] + coarse[c + dy + dz]) +

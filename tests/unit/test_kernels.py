@@ -580,12 +580,14 @@ def prolongate_add(bench: Bench) -> None:
     )["fine"]
     i, j, k = np.indices(bench.layout.shape)
     total, scale = np.zeros(bench.layout.shape), np.abs(bench.inside(fine))
-    # trilinear between the centres of coarse cells: 3/4 of the parent, 1/4 of the one beyond
+    # trilinear between the centres of coarse cells: 3/4 of the parent, 1/4 of the one beyond, which at
+    # the box's faces is the parent again
     for a in (0, 1):
         for b in (0, 1):
             for c in (0, 1):
                 weight = np.prod([0.25 if far else 0.75 for far in (a, b, c)])
-                cell = [n // 2 + far * (2 * (n % 2) - 1) for n, far in ((i, a), (j, b), (k, c))]
+                lean = [n // 2 + far * (2 * (n % 2) - 1) for n, far in ((i, a), (j, b), (k, c))]
+                cell = [np.clip(n, 0, last - 1) for n, last in zip(lean, coarse.shape, strict=True)]
                 at = coarse.origin + cell[0] * coarse.sx + cell[1] * coarse.sy + cell[2]
                 total += weight * values[at]
                 scale += weight * np.abs(values[at])

@@ -415,19 +415,22 @@ def test_a_potential_that_does_not_converge_says_when() -> None:
 # ---------------------------------------------------------------------------- models behave
 
 
-def test_perfusion_that_stops_with_death_makes_a_larger_zone() -> None:
-    segments = [SegmentConfig(duration_min=6.0)]
-    volumes = {}
-    for shutdown in ("none", "arrhenius", "viability"):
+def test_perfusion_that_stops_with_death_lets_the_zone_grow() -> None:
+    results = {}
+    for shutdown in ("none", "viability", "arrhenius"):
         problem = small_problem(
             anatomy=plain_anatomy((24, 24, 24), 2.5e-3),
-            segments=segments,
+            segments=[SegmentConfig(duration_min=6.0)],
             generator=GeneratorConfig(voltage=28.0),
             damage=DamageConfig(perfusion_shutdown=shutdown),
         )
-        volumes[shutdown] = float(run(problem, select("cpu")).traces.ablated_volume[-1])
-    assert volumes["none"] < volumes["viability"]
-    assert volumes["none"] < volumes["arrhenius"]
+        results[shutdown] = run(problem, select("cpu"))
+    carried = {name: result.audit.perfusion for name, result in results.items()}
+    volume = {name: float(result.traces.ablated_volume[-1]) for name, result in results.items()}
+    # three states count only a few cells dead by then, Arrhenius hundreds
+    assert carried["arrhenius"] < 0.8 * carried["none"]
+    assert carried["viability"] < carried["none"]
+    assert volume["arrhenius"] > 1.5 * volume["none"]
 
 
 def test_smaller_time_steps_change_little() -> None:

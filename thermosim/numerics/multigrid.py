@@ -19,13 +19,12 @@ from thermosim.backends.base import Array, Backend, Layout
 from thermosim.errors import NumericalError
 from thermosim.numerics.workspace import Workspace
 
-COARSEST = 4
-"""Cells along the longest edge of the coarsest grid."""
 
 SWEEPS = 2
 """Gauss-Seidel sweeps before and after each coarse correction."""
 
-COARSEST_SWEEPS = 12
+COARSEST_SWEEPS = 1
+"""The coarsest grid is one cell: a sweep solves it, and with it the constant that little ground holds."""
 
 
 @dataclass
@@ -78,7 +77,7 @@ class MultigridSolver:
         self._workspace = workspace
         self._coarse: list[_Level] = []
         shape = finest.layout.shape
-        while max(shape) > COARSEST:
+        while max(shape) > 1:
             shape = tuple(-(-n // 2) for n in shape)  # type: ignore[assignment]
             layout = Layout(shape)
             fields = (backend.field(layout), backend.field(layout), backend.field(layout))
@@ -132,7 +131,7 @@ class MultigridSolver:
         add_right_hand_side(r)
         residual = math.sqrt(backend.row_sums("dot", layout, 1, r, r)[0]) / norm
         previous_rz, iterations = 0.0, 0
-        while residual > tolerance:
+        while not residual <= tolerance:  # also if it is not a number
             if not math.isfinite(residual):
                 raise NumericalError(f"the potential became non-finite after {iterations} iterations")
             if iterations == maximum_iterations:
