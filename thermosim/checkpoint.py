@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -13,18 +14,29 @@ from numpy.typing import NDArray
 
 from thermosim.errors import InputError
 
-FORMAT = "thermosim-checkpoint-1"
+FORMAT = "thermosim-checkpoint-2"
+
+
+def _digest(fields: dict[str, NDArray[Any]], state: str) -> str:
+    """Over every byte: a bit that flips on the disk must not go on living in a treatment."""
+    digest = hashlib.blake2b(state.encode(), digest_size=20)
+    for name in sorted(fields):
+        digest.update(f"{name} {fields[name].shape} {fields[name].dtype}".encode())
+        digest.update(np.ascontiguousarray(fields[name]).data)
+    return digest.hexdigest()
 
 
 def save(path: Path, fields: dict[str, NDArray[Any]], state: dict[str, Any], fingerprint: str) -> None:
     """Write fields and plain values; `fingerprint` says which problem they belong to."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(state)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with h5py.File(unfinished, "w") as file:
             file.attrs["format"] = FORMAT
             file.attrs["fingerprint"] = fingerprint
-            file.attrs["state"] = json.dumps(state)
+            file.attrs["state"] = text
+            file.attrs["digest"] = _digest(fields, text)
             for name, values in fields.items():
                 file.create_dataset(name, data=values)
         os.replace(unfinished, path)
@@ -51,8 +63,11 @@ def load(path: Path, fingerprint: str) -> tuple[dict[str, NDArray[Any]], dict[st
                     f"{path.name} belongs to another case (configuration, anatomy or kernels have changed); "
                     "start the run anew"
                 )
-            state = json.loads(str(file.attrs["state"]))
+            text = str(file.attrs["state"])
             fields = {name: np.asarray(file[name]) for name in file}
+            if file.attrs.get("digest") != _digest(fields, text):
+                raise InputError(f"{path.name} is damaged (its content has changed); start the run anew")
+            state = json.loads(text)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path.name} is damaged ({error}); start the run anew") from error
     if not isinstance(state, dict):

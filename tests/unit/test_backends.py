@@ -21,7 +21,7 @@ LAYOUT = Layout((4, 3, 5))
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(BackendError, match="'metal'.*auto, cpu or cuda"):
+    with pytest.raises(BackendError, match=r"'metal'.*auto, cpu or cuda"):
         select("metal")
 
 
@@ -40,14 +40,12 @@ def test_cuda_without_cupy_is_refused_with_the_remedy(monkeypatch: pytest.Monkey
     assert "thermosim[cuda12]" in str(row["detail"])
 
 
-def test_a_cupy_that_cannot_be_imported_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_cupy_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "cupy.py").write_text("raise ImportError('libcuda.so.1 is not there')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     importlib.invalidate_caches()
-    with pytest.raises(BackendError, match="libcuda.so.1 is not there"):
+    with pytest.raises(BackendError, match=r"libcuda\.so\.1 is not there"):
         select("cuda")
 
 

@@ -132,7 +132,7 @@ class Bench:
 
     def agree_rows(self, actual: Field, wanted: Field, terms: Field) -> None:
         """Sums over rows of nz cells: each addition rounds once."""
-        nx, ny, nz = self.layout.shape
+        nz = self.layout.shape[2]
         scale = np.abs(terms).sum(axis=2).ravel()
         self.agree(actual, wanted.sum(axis=2).ravel(), scale, ulps=nz + 8.0)
 
@@ -372,9 +372,7 @@ def applied(bench: Bench, links: dict[str, Field], x: Field) -> tuple[Field, Fie
 
 
 def diagonal(bench: Bench, links: dict[str, Field]) -> Field:
-    return np.asarray(
-        sum(g for g, _ in neighbours(bench, links, links["gx"])) + bench.inside(links["leak"])
-    )
+    return np.asarray(sum(g for g, _ in neighbours(bench, links, links["gx"])) + bench.inside(links["leak"]))
 
 
 @oracle
@@ -678,14 +676,14 @@ def prepare_step(bench: Bench) -> None:
                 W=W,
                 **tables,
             )
-            l, t, hurt = label[place], bench.inside(T), bench.inside(damage)
-            ratio = laws.thermal_conductivity_ratio(t + REFERENCE, tables["slope"].astype(float)[l])
+            number, t, hurt = label[place], bench.inside(T), bench.inside(damage)
+            ratio = laws.thermal_conductivity_ratio(t + REFERENCE, tables["slope"].astype(float)[number])
             # Ω counts from what unheated tissue has by now, and a little less than that is no life
             fraction = np.maximum(hurt - float(np.float32(baseline)), 0.0) if shutdown == 1 else hurt
             alive = laws.perfusion_factor(names[shutdown], fraction, float(np.float32(threshold)))
             kept = still[:, :, None] & (all_rows == 0)
-            k_wanted = np.where(kept, bench.inside(k), tables["k_37"].astype(float)[l] * ratio)
-            W_wanted = np.where(kept, bench.inside(W), tables["W_37"].astype(float)[l] * alive)
+            k_wanted = np.where(kept, bench.inside(k), tables["k_37"].astype(float)[number] * ratio)
+            W_wanted = np.where(kept, bench.inside(W), tables["W_37"].astype(float)[number] * alive)
             bench.agree(out["k"], k_wanted, k_wanted)
             bench.agree(out["W"], W_wanted, W_wanted + 1e-30)
             new, ended = W_wanted * (t - arterial), bench.inside(W) * (t - arterial)
@@ -774,9 +772,7 @@ def heat_source(bench: Bench) -> None:
 @oracle
 def first_stage(bench: Bench) -> None:
     given, step = stage_arguments(bench), 0.7
-    out = bench.run(
-        "first_stage", ("L0", "u1"), step=step, L0=bench.memory(), u1=bench.memory(), **given
-    )
+    out = bench.run("first_stage", ("L0", "u1"), step=step, L0=bench.memory(), u1=bench.memory(), **given)
     rate, scale = heating_rate(bench, given)
     # differences of temperatures up to 60 K on links: a few roundings of each
     bench.agree(out["L0"], rate, scale, 16.0)
@@ -786,7 +782,11 @@ def first_stage(bench: Bench) -> None:
 @oracle
 def next_stage(bench: Bench) -> None:
     given = stage_arguments(bench)
-    more = {"L0": bench.memory(), "u_before": bench.memory(0.0, 60.0), "u_two_before": bench.memory(0.0, 60.0)}
+    more = {
+        "L0": bench.memory(),
+        "u_before": bench.memory(0.0, 60.0),
+        "u_two_before": bench.memory(0.0, 60.0),
+    }
     mu, nu, step, step0 = 1.9, -0.92, 0.7, -0.3
     out = bench.run(
         "next_stage", ("u",), mu=mu, nu=nu, step=step, step0=step0, u=bench.memory(), **more, **given
@@ -904,7 +904,12 @@ def stored_heat(bench: Bench) -> None:
 
 @oracle
 def largest_change(bench: Bench) -> None:
-    T, u, label, latent = bench.memory(0.0, 90.0), bench.memory(0.0, 400.0), bench.labels(), bench.table(100.0, 500.0)
+    T, u, label, latent = (
+        bench.memory(0.0, 90.0),
+        bench.memory(0.0, 400.0),
+        bench.labels(),
+        bench.table(100.0, 500.0),
+    )
     boiling, width = 79.0, 1.0
     out = bench.run(
         "largest_change",
@@ -984,9 +989,7 @@ def advance_damage(bench: Bench) -> None:
     A, D = bench.inside(state["alive"]), bench.inside(state["dead"])
     slopes = [laws.three_state_rates(middle, A, D, FORWARD, SCALE, BACKWARD)]
     slopes.append(
-        laws.three_state_rates(
-            middle, A + dt * slopes[0][0], D + dt * slopes[0][1], FORWARD, SCALE, BACKWARD
-        )
+        laws.three_state_rates(middle, A + dt * slopes[0][0], D + dt * slopes[0][1], FORWARD, SCALE, BACKWARD)
     )
     for name, old, place in (("alive", A, 0), ("dead", D, 1)):
         wanted = np.clip(old + 0.5 * dt * (slopes[0][place] + slopes[1][place]), 0.0, 1.0)

@@ -89,7 +89,9 @@ def test_failures_have_names() -> None:
     source, x = random_source(layout), backend.field(layout)
     with pytest.raises(NumericalError, match="no electrode touches conducting tissue"):
         solver.solve(x, adder(np.zeros_like(source)), 1e-6, 30)
-    with pytest.raises(NumericalError, match=r"did not converge: residual .* after 1 iterations.*maximum_iter"):
+    with pytest.raises(
+        NumericalError, match=r"did not converge: residual .* after 1 iterations.*maximum_iter"
+    ):
         solver.solve(x, adder(source), 1e-6, 1)
     links.gx[layout.origin + 5] = np.nan
     solver.coarsen()
@@ -228,7 +230,7 @@ def test_drift_is_nothing_for_an_even_change_and_bounds_an_uneven_one() -> None:
 
 
 def test_an_electrode_outside_the_box_and_an_unknown_ground_are_refused() -> None:
-    with pytest.raises(InputError, match="protocol.ground='top'"):
+    with pytest.raises(InputError, match=r"protocol\.ground='top'"):
         ground_links(SHAPE, "top", SPACING, np.zeros(3))
     with pytest.raises(InputError, match=r"protocol.ground='\+x,up'"):
         ground_links(SHAPE, "+x,up", SPACING, np.zeros(3))

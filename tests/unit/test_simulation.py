@@ -9,7 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from solver_cases import LIVER, needle, plain_anatomy, small_problem, two_needles, vessel_anatomy
+from solver_cases import (
+    LIVER,
+    SCENARIOS,
+    constant_voltage,
+    needle,
+    plain_anatomy,
+    pull_back,
+    small_problem,
+    two_needles,
+    vessel_anatomy,
+)
 
 from thermosim.applicators.electrode import Electrode
 from thermosim.backends import select
@@ -21,98 +31,6 @@ from thermosim.simulation import Problem, Simulation, SimulationResult, run
 Real = NDArray[np.float64]
 
 # ---------------------------------------------------------------------------- energy
-
-
-def constant_voltage() -> Problem:
-    return small_problem(segments=[SegmentConfig(duration_min=1.0)], cooling=20.0)
-
-
-def constant_power() -> Problem:
-    generator = GeneratorConfig(mode="constant_power", power=12.0)
-    return small_problem(generator=generator, segments=[SegmentConfig(duration_min=1.0)], cooling=20.0)
-
-
-def impedance_controlled() -> Problem:
-    # the tissue at the needle boils within half a minute, and the generator pauses
-    generator = GeneratorConfig(
-        mode="impedance_controlled",
-        power=45.0,
-        power_ramp=10.0,
-        impedance_rise=8.0,
-        pause=10.0,
-        baseline_time=5.0,
-    )
-    return small_problem(generator=generator, segments=[SegmentConfig(duration_min=1.5)], cooling=10.0)
-
-
-def sequence() -> Problem:
-    return small_problem(
-        electrodes=two_needles(), segments=[SegmentConfig(duration_min=1.0, drive="sequence")], cooling=10.0
-    )
-
-
-def switching() -> Problem:
-    return small_problem(
-        electrodes=two_needles(),
-        generator=GeneratorConfig(mode="constant_power", power=25.0),
-        segments=[SegmentConfig(duration_min=1.0, drive="switching", dwell_time=7.0)],
-        cooling=10.0,
-    )
-
-
-def bonded() -> Problem:
-    return small_problem(electrodes=two_needles(), segments=[SegmentConfig(duration_min=1.0)])
-
-
-def pull_back() -> Problem:
-    segments = [SegmentConfig(duration_min=0.5), SegmentConfig(duration_min=0.5, pull_back_mm=9.0)]
-    return small_problem(
-        electrodes=(needle(target=(0.0007, 0.0004, -0.016), direction=(0.28, 0.0, 0.96)),),
-        segments=segments,
-        cooling=10.0,
-    )
-
-
-def cooled() -> Problem:
-    return small_problem(
-        electrodes=two_needles(coolant=10.0),
-        generator=GeneratorConfig(voltage=30.0),
-        segments=[SegmentConfig(duration_min=1.0)],
-        cooling=20.0,
-    )
-
-
-def isothermal_vessel() -> Problem:
-    return small_problem(
-        anatomy=vessel_anatomy((32, 32, 32), 2e-3), segments=[SegmentConfig(duration_min=1.0)], cooling=10.0
-    )
-
-
-def convective_vessel() -> Problem:
-    return replace(isothermal_vessel(), vessels=replace(isothermal_vessel().vessels, model="convective"))
-
-
-def boiling() -> Problem:
-    generator = GeneratorConfig(mode="constant_power", power=50.0)
-    return small_problem(generator=generator, segments=[SegmentConfig(duration_min=1.0)], cooling=20.0)
-
-
-SCENARIOS = {
-    f.__name__: f
-    for f in (
-        constant_voltage,
-        constant_power,
-        impedance_controlled,
-        sequence,
-        switching,
-        bonded,
-        pull_back,
-        cooled,
-        isothermal_vessel,
-        convective_vessel,
-        boiling,
-    )
-}
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +141,10 @@ def test_power_follows_the_voltage_squared() -> None:
 
 def test_a_pull_back_leaves_the_heat_in_the_tissue(results: dict[str, SimulationResult]) -> None:
     # what the deep position killed stays dead after the needle has gone
-    deep = run(small_problem(electrodes=pull_back().electrodes, segments=pull_back().protocol.segments[:1]), select("cpu"))
+    deep = run(
+        small_problem(electrodes=pull_back().electrodes, segments=pull_back().protocol.segments[:1]),
+        select("cpu"),
+    )
     both = results["pull_back"]
     tissue = ~deep.solid_mask & ~both.solid_mask
     assert np.all(both.damage_integral[tissue] >= deep.damage_integral[tissue])
@@ -259,7 +180,10 @@ def check_same(one: SimulationResult, other: SimulationResult, turn: object) -> 
     assert np.array_equal(turn(other.solid_mask), one.solid_mask)
     # sums in another order, 1e-7 each, grow over the steps; boiling and the adaptive steps let it grow most
     assert np.abs(turn(other.temperature) - one.temperature).max() < 0.02
-    assert np.abs(turn(other.electric_potential) - one.electric_potential).max() < 1e-3 * np.abs(one.electric_potential).max()
+    assert (
+        np.abs(turn(other.electric_potential) - one.electric_potential).max()
+        < 1e-3 * np.abs(one.electric_potential).max()
+    )
     edge = np.abs(np.log(np.maximum(one.damage_integral, 1e-9))) < 3.0
     ratio = turn(other.damage_integral)[edge] / one.damage_integral[edge]
     assert np.abs(np.log(ratio)).max() < 0.01
@@ -338,7 +262,11 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 
 def test_callbacks_are_told_how_far_the_run_is() -> None:
     told: list[Progress] = []
-    result = run(small_problem(segments=[SegmentConfig(duration_min=0.2)], cooling=4.0), select("cpu", 1), callbacks=[told.append])
+    result = run(
+        small_problem(segments=[SegmentConfig(duration_min=0.2)], cooling=4.0),
+        select("cpu", 1),
+        callbacks=[told.append],
+    )
     assert len(told) == result.run.time_steps
     times = [p.time for p in told]
     assert times == sorted(times)
@@ -391,7 +319,9 @@ def test_a_field_that_is_no_number_stops_the_run_and_says_where_and_when() -> No
             simulation.treatment.layout.interior(simulation.treatment.temperature)[20, 11, 7] = np.nan
 
     # cell (20, 11, 7) of 32³ cells of 2 mm around the origin
-    with pytest.raises(NumericalError, match=r"not finite at 1\d\.\d\d s near \(9\.0, -9\.0, -17\.0\) mm LPS"):
+    with pytest.raises(
+        NumericalError, match=r"not finite at 1\d\.\d\d s near \(9\.0, -9\.0, -17\.0\) mm LPS"
+    ):
         simulation.run([spoil])
 
 
@@ -408,7 +338,9 @@ def test_a_heat_source_that_is_no_number_is_noticed() -> None:
 
 def test_a_potential_that_does_not_converge_says_when() -> None:
     problem = small_problem(solver=SolverConfig(maximum_iterations=1))
-    with pytest.raises(NumericalError, match=r"at 0\.00 s: the potential did not converge.*maximum_iterations"):
+    with pytest.raises(
+        NumericalError, match=r"at 0\.00 s: the potential did not converge.*maximum_iterations"
+    ):
         run(problem, select("cpu", 1))
 
 
@@ -451,7 +383,9 @@ def test_smaller_time_steps_change_little() -> None:
 def test_unheated_tissue_stays_as_it_is() -> None:
     # no power to speak of, metabolism off: nothing may drift in float32 over many steps
     problem = small_problem(
-        liver=replace(LIVER, metabolic_heat=0.0), generator=GeneratorConfig(voltage=1e-3), segments=[SegmentConfig(duration_min=5.0)]
+        liver=replace(LIVER, metabolic_heat=0.0),
+        generator=GeneratorConfig(voltage=1e-3),
+        segments=[SegmentConfig(duration_min=5.0)],
     )
     result = run(problem, select("cpu", 1))
     assert np.abs(result.temperature - 37.0).max() < 1e-4

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from heat_box import HeatBox
 from numpy.typing import NDArray
 from reference import pennes
-from solver_cases import HeatBox
 
 from thermosim.backends import select
 from thermosim.numerics.link_factors import LinkFactors

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from heat_box import HeatBox
 from numpy.typing import NDArray
 from reference import analytic
 from reference.damage import integrate
-from solver_cases import HeatBox, needle, plain_anatomy, reference_problem, small_problem
+from solver_cases import needle, plain_anatomy, reference_problem, small_problem
 
 from thermosim.applicators.electrode import Electrode
 from thermosim.backends import select
@@ -61,9 +62,7 @@ def sphere_in_a_large_body(center: tuple[float, float, float], radius: float, sp
 @pytest.mark.parametrize("spacing", [1e-3, 2e-3])
 @pytest.mark.parametrize("center", [(0.0, 0.0, 0.0), (0.3e-3, -0.4e-3, 0.17e-3)])
 @pytest.mark.parametrize("radius", [1.5e-3, 4e-3])
-def test_sphere_in_infinite_tissue(
-    radius: float, center: tuple[float, float, float], spacing: float
-) -> None:
+def test_sphere_in_infinite_tissue(radius: float, center: tuple[float, float, float], spacing: float) -> None:
     treatment, phi, resistance = at_one_volt(sphere_in_a_large_body(center, radius, spacing))
     # links and the far-field ground are fitted to this very field. Seen: 0.02 %
     assert resistance == pytest.approx(analytic.sphere_resistance(radius, SIGMA), rel=5e-4)

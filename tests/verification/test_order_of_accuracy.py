@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 import pytest
+from heat_box import HeatBox
 from numpy.typing import NDArray
 from reference import analytic, damage
-from solver_cases import HeatBox
 
 from thermosim.backends import select
 from thermosim.backends.base import Array, Layout

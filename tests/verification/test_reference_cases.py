@@ -66,9 +66,7 @@ def shell(radius: float) -> NDArray[np.float64]:
     return radius * np.stack([across * np.cos(angle), across * np.sin(angle), height], axis=-1)
 
 
-def edge_along(
-    result: SimulationResult, start: NDArray[np.float64], direction: NDArray[np.float64]
-) -> float:
+def edge_along(result: SimulationResult, start: NDArray[np.float64], direction: NDArray[np.float64]) -> float:
     """Distance from `start` [m] at which ln Ω falls through 0, finer than the cells."""
     steps = np.arange(0.0, 25e-3, 0.1e-3)
     log = np.log(np.maximum(result.damage_integral, 1e-12))
@@ -98,7 +96,7 @@ def check_resistance(result: SimulationResult, expected: dict[str, Any]) -> None
     time, resistance = resistance_trace(result)
     wanted = np.interp(time, series["t_s"], series["R_ohm"])
     assert resistance == pytest.approx(wanted, rel=RESISTANCE)
-    assert resistance.size > 50  # a reading every 5 s, not a few
+    assert resistance.size > 30  # a reading at least every 10 s
 
 
 # ---------------------------------------------------------------------------- sphere in a sphere
@@ -135,7 +133,7 @@ def test_needle_resistance(needle: SimulationResult, reference_dir: Path) -> Non
 def test_needle_temperature(needle: SimulationResult, reference_dir: Path) -> None:
     expected = reference(reference_dir, "N1")
     probes = expected["probe_coordinates_mm(r,z)"]
-    far = {name: place for name, place in probes.items() if np.hypot(place[0], 0.0) >= 2.0 or place[1] <= -17.7}
+    far = {name: place for name, place in probes.items() if place[0] >= 2.0 or place[1] <= -17.7}
     assert len(far) >= 16
     errors = {
         name: temperature_at(needle, ring(1e-3 * r, 1e-3 * z)) - expected["quantities"][f"T_{name}_t720_C"]
