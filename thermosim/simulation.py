@@ -133,7 +133,6 @@ class Simulation:
         self.next_checkpoint = 60.0 * self.solver.checkpoint_interval_min
         self.n_steps = 0
         self.solver_seconds = 0.0
-        self._metabolic_power = self._metabolic()
         damage, start = problem.damage, problem.tissue.initial_temperature
         self._baseline_rate = float(arrhenius_rate(start, damage.frequency_factor, damage.activation_energy))
 
@@ -212,7 +211,7 @@ class Simulation:
             self.ledger.add_step(
                 step,
                 power,
-                self._metabolic_power,
+                treatment.metabolic_power,
                 in_blood,
                 self._reading,
                 reading,
@@ -349,12 +348,6 @@ class Simulation:
 
     # ------------------------------------------------------------------ bookkeeping
 
-    def _metabolic(self) -> float:
-        law = self.treatment.thermal_law
-        counts = np.bincount(self.problem.anatomy.labels.ravel(), minlength=len(law.metabolic))
-        living = np.where(law.capacity > 0, law.metabolic, 0.0)
-        return float(np.sum(counts[: len(living)] * living)) * self.treatment.spacing**3
-
     def _record(self, hottest: float, force: bool = False) -> None:
         if not force and self.clock.time < self.next_record - 1e-9:
             return
@@ -374,7 +367,8 @@ class Simulation:
                 "electrical_energy": self.ledger.electrical,
             }
         )
-        self.next_record = self.clock.time + self.solver.report_interval
+        interval = self.solver.report_interval
+        self.next_record = interval * (math.floor(self.clock.time / interval + 1e-9) + 1)
 
     def _ablated_volume(self) -> float:
         """Volume [m³] of tissue cells dead by the chosen criterion (whole cells: a trace, no outcome)."""
@@ -459,7 +453,13 @@ class Simulation:
         )
         digest.update(json.dumps(settings, sort_keys=True).encode())
         digest.update(repr((problem.anatomy.grid, problem.electrodes)).encode())
-        digest.update(np.ascontiguousarray(problem.anatomy.labels).tobytes())
+        digest.update(repr(problem.anatomy.structures).encode())
+        fields: list[NDArray[Any] | None] = [problem.anatomy.labels, problem.exterior_mask]
+        for lumen in problem.anatomy.lumens:
+            digest.update(lumen.group.encode())
+            fields += [lumen.signed_distance, lumen.radius]
+        for field_ in fields:
+            digest.update(b"none" if field_ is None else np.ascontiguousarray(field_).tobytes())
         digest.update(self.backend.kernel_digest.encode())
         return digest.hexdigest()
 

@@ -230,6 +230,8 @@ class Treatment:
         labels[stiff] += (2 + self.metal * heavier[stiff].astype(int)).astype(np.uint8)
         self.layout.interior(self.labels)[:] = self.backend.asarray(labels, "uint8")
         self.bioheat.labels_changed()
+        volumes = np.bincount(labels.ravel(), minlength=256)[: self.lumen + 1 + self.n_inertias * self.metal]
+        self.metabolic_power = float(self.spacing**3 * (volumes @ self.thermal_law.metabolic))
 
     def _cooled_walls(self, electrodes: tuple[Electrode, ...]) -> list[ThermalWall]:
         cooled = [i for i, e in enumerate(electrodes) if e.coolant_temperature is not None]

@@ -19,7 +19,6 @@ from thermosim.backends.base import Array, Backend, Layout
 from thermosim.errors import NumericalError
 from thermosim.numerics.workspace import Workspace
 
-
 SWEEPS = 2
 """Gauss-Seidel sweeps before and after each coarse correction."""
 
