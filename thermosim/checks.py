@@ -206,11 +206,25 @@ def _check_vessels(vessels: VesselsConfig) -> None:
     _one_of("vessels.model", vessels.model, VESSEL_MODELS)
     _within("vessels.minimum_diameter_mm", vessels.minimum_diameter_mm, 0.0, 100.0, "mm")
     _within("vessels.blood_temperature", vessels.blood_temperature, *BLOOD_TEMPERATURES, "°C")
-    _within("vessels.heat_transfer_coefficient", vessels.heat_transfer_coefficient, 0.0, 1e6, "W/(m² K)")
+    _within(
+        "vessels.heat_transfer_coefficient",
+        vessels.heat_transfer_coefficient,
+        0.0,
+        1e6,
+        "W/(m² K)",
+        open_low=True,
+    )
     for name, group in vessels.groups.items():
         key = f"vessels.groups.{name}"
         _one_of(f"{key}.model", group.model, VESSEL_MODELS)
-        _within(f"{key}.heat_transfer_coefficient", group.heat_transfer_coefficient, 0.0, 1e6, "W/(m² K)")
+        _within(
+            f"{key}.heat_transfer_coefficient",
+            group.heat_transfer_coefficient,
+            0.0,
+            1e6,
+            "W/(m² K)",
+            open_low=True,
+        )
         _within(f"{key}.blood_temperature", group.blood_temperature, *BLOOD_TEMPERATURES, "°C")
 
 
@@ -299,7 +313,7 @@ def _check_damage(damage: DamageConfig) -> None:
 
 
 def _check_solver(solver: SolverConfig) -> None:
-    _within("solver.potential_tolerance", solver.potential_tolerance, 1e-9, 1e-2)
+    _within("solver.potential_tolerance", solver.potential_tolerance, 5e-7, 1e-2)
     _within("solver.resolve_tolerance", solver.resolve_tolerance, 0.0, 0.5)
     _within("solver.maximum_iterations", solver.maximum_iterations, 1, 10_000)
     _within("solver.maximum_time_step", solver.maximum_time_step, 1e-4, 60.0, "s")

@@ -54,6 +54,9 @@ __all__ = [
 UNREAD_CHANGE = 0.5
 """Change of the fastest cell [K] after which σ(T) is looked at again: 1 % of σ there, less elsewhere."""
 
+FIRST_STEP_OF_REST = 1.0
+"""Longest first step [s] after the power goes off."""
+
 LARGEST_POWER_CHANGE = 0.2
 """Relative change of the power after which the time step is chosen afresh."""
 
@@ -127,6 +130,7 @@ class Simulation:
         self.initial_impedance = self.final_impedance = math.nan
         self.admittance: NDArray[np.float64] | None = None
         self.drive: Drive | None = None
+        self.last_terminal: int | None = None  # which one the generator drove last in this segment
         self.power_scale = 0.0
         self.last_voltages, self.last_scale = np.empty(0), 0.0
         self.next_record = 0.0
@@ -227,7 +231,7 @@ class Simulation:
         if segment is self.segment and self.has_begun:
             return
         self._take_over(segment)
-        self.clock.suggestion = math.inf
+        self.clock.suggestion = math.inf if segment is not None else FIRST_STEP_OF_REST
 
     def _take_over(self, segment: Segment | None) -> None:
         treatment = self.treatment
@@ -240,7 +244,7 @@ class Simulation:
                 self._change(lambda: treatment.place(electrodes))
         self.segment, self.has_begun = segment, True
         self.generator = None if segment is None else self.protocol.generator(segment)
-        self.drive = self.circuit = self.heat_pattern = self.delivered = None
+        self.drive = self.circuit = self.heat_pattern = self.delivered = self.last_terminal = None
         self.power_scale = 0.0
 
     def _change(self, change: Callable[[], None]) -> None:
@@ -265,30 +269,44 @@ class Simulation:
             self.drive, self.power_scale = None, 0.0
             return
         time = self._segment_time
-        if self._potential_is_stale():
+        is_fresh = self._potential_is_stale()
+        if is_fresh:
             self._solve()
         assert self.circuit is not None
         circuit = self.circuit.scaled(self.conductance_factor)
         power_before = self.delivered or 0.0
+        before = self.generator.state()
         self.drive = self.generator.drive(time, circuit)
+        turned = self.drive.on and self.drive.active_terminal != self.last_terminal
+        if turned and not is_fresh:
+            # another needle's turn: its first reading is its baseline and needs a field of its own
+            self.generator.restore(before)
+            self._solve()
+            self.drive = self.generator.drive(time, self.circuit)
+        self.last_terminal = self.drive.active_terminal if self.drive.on else self.last_terminal
         self.delivered = self.drive.total_power if self.drive.on else 0.0
         if not self.drive.on:
             self.power_scale = 0.0
             if power_before > 0.0:
-                self.clock.suggestion = min(self.clock.suggestion, 1.0)
+                self.clock.suggestion = min(self.clock.suggestion, FIRST_STEP_OF_REST)
             return
         self._fit_heat(self.drive)
         if math.isnan(self.initial_impedance):
             self.initial_impedance = self.drive.impedance
         self.final_impedance = self.drive.impedance
-        if abs(self.drive.total_power - power_before) > LARGEST_POWER_CHANGE * self.drive.total_power:
+        if (
+            turned
+            or abs(self.drive.total_power - power_before) > LARGEST_POWER_CHANGE * self.drive.total_power
+        ):
             fastest = self.treatment.bioheat.fastest_heating(self.treatment.heat)
             self.clock.expect(self.power_scale * fastest)
 
     def _potential_is_stale(self) -> bool:
         treatment = self.treatment
-        if self.circuit is None or self.heat_pattern is None:
+        if self.circuit is None:
             return True
+        if self.heat_pattern is None:  # solved, but no power since
+            return self.unread_change >= UNREAD_CHANGE
         assert treatment.potential is not None
         if self.delivered == 0.0 and not self._pause_ends():
             return False
@@ -317,7 +335,7 @@ class Simulation:
         except NumericalError as error:
             raise NumericalError(f"at {self.clock.time:.2f} s: {error}") from error
         matrix, single = potential.admittances()
-        self.circuit, self.conductance_factor = Circuit(matrix, single), 1.0
+        self.circuit, self.conductance_factor, self.unread_change = Circuit(matrix, single), 1.0, 0.0
         if self.admittance is None:
             self.admittance = matrix
         self.heat_pattern = None
@@ -489,6 +507,7 @@ class Simulation:
         "solver_seconds",
         "delivered",
         "conductance_factor",
+        "last_terminal",
         "unread_change",
         "power_scale",
         "last_scale",

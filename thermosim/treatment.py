@@ -18,6 +18,7 @@ from thermosim.numerics.workspace import Workspace
 from thermosim.physics.bioheat import Bioheat, ThermalLaw, ThermalWall
 from thermosim.physics.damage import DamageModels, DamageState
 from thermosim.physics.electric_potential import ConductivityLaw, ElectricPotential, ground_links
+from thermosim.tissue.laws import enthalpy_from_temperature, temperature_from_enthalpy
 from thermosim.tissue.properties import TissueTable
 
 CONDUCTIVITY_LAWS = {"constant": 0, "linear": 1, "exponential": 2}
@@ -79,6 +80,9 @@ class Treatment:
         # temperatures on the device are counted from the initial one: see kernels/bioheat.cu
         self.enthalpy = backend.field(self.layout, border)
         self.layout.interior(self.enthalpy)[:] = 0.0
+        for cells, blood in reversed(self._blood_cells):  # the first group's cells are in all later lists
+            where = backend.asarray(self.layout.memory_index(cells), "int32")
+            self.enthalpy[where] = np.float32(blood - self.reference)
         self.temperature = self.enthalpy  # one field until something boils: see Bioheat.advance
         self.heat = backend.field(self.layout)
         self.damage = DamageState.start(backend, self.layout, problem.damage, tissue.initial_temperature)
@@ -123,8 +127,8 @@ class Treatment:
             np.concatenate([v, np.zeros(2), np.tile(v, self.n_inertias)]).astype(np.float32)
             for v in (table.electrical_conductivity, table.electrical_conductivity_slope)
         )
-        blood = tissue.tissues.get("blood")
-        if blood is not None:
+        if self._blood_tissue is not None:
+            blood = tissue.tissues[self._blood_tissue]
             sigma[self.lumen] = blood.electrical_conductivity
             slope[self.lumen] = blood.electrical_conductivity_slope
         is_blood = np.zeros_like(sigma)
@@ -146,6 +150,8 @@ class Treatment:
         """Labels with open lumens marked, and the walls of the vessels that take heat."""
         problem, anatomy = self.problem, self.problem.anatomy
         labels = anatomy.labels.copy()
+        self._blood_cells: list[tuple[NDArray[np.int64], float]] = []
+        self._blood_tissue: str | None = None
         liver = next((s for s in anatomy.structures if s.role == "organ"), anatomy.structures[0])
         walls = []
         for lumen in anatomy.lumens:
@@ -174,7 +180,20 @@ class Treatment:
             labels[inside] = self.lumen
             labels.ravel()[links.solid_cells] = self.lumen
             walls.append(ThermalWall(f"vessel:{lumen.group}", links, [blood]))
+            self._blood_cells.append((np.flatnonzero(labels.ravel() == self.lumen), blood))
+            self._check_blood(lumen.group)
         return labels, walls
+
+    def _check_blood(self, group: str) -> None:
+        """What flows in the open vessels is one tissue."""
+        for structure in self.problem.anatomy.structures:
+            if structure.vessel_group == group:
+                if self._blood_tissue not in (None, structure.tissue):
+                    raise InputError(
+                        f"open vessels are made of {self._blood_tissue!r} and {structure.tissue!r} "
+                        f"({structure.name}); give all of them one tissue, such as blood"
+                    )
+                self._blood_tissue = structure.tissue
 
     def place(self, electrodes: tuple[Electrode, ...]) -> None:
         """Put the needles where they are to be; tissue keeps its state.
@@ -228,10 +247,28 @@ class Treatment:
         stiff = heavier > 0
         self.explicit_limit = 2.0 / float(np.max(rates / 2.0**heavier))
         labels[stiff] += (2 + self.metal * heavier[stiff].astype(int)).astype(np.uint8)
+        self._keep_temperature(labels)
         self.layout.interior(self.labels)[:] = self.backend.asarray(labels, "uint8")
         self.bioheat.labels_changed()
         volumes = np.bincount(labels.ravel(), minlength=256)[: self.lumen + 1 + self.n_inertias * self.metal]
         self.metabolic_power = float(self.spacing**3 * (volumes @ self.thermal_law.metabolic))
+
+    def _keep_temperature(self, labels: NDArray[np.uint8]) -> None:
+        """Cells that boil keep T, not u, when they get another heat capacity and so another T(u)."""
+        before = np.asarray(self.backend.to_host(self.layout.interior(self.labels))).ravel()
+        changed = np.flatnonzero(before != labels.ravel())
+        where = self.backend.asarray(self.layout.memory_index(changed), "int32")
+        law = self.thermal_law
+        u = np.asarray(self.backend.to_host(self.enthalpy[where]), dtype=float) + self.reference
+        boils = u > law.boiling
+        if not boils.any():
+            return
+        latent = law.latent.astype(float)
+        old, new = latent[before[changed]], latent[labels.ravel()[changed]]
+        temperature = temperature_from_enthalpy(u, law.boiling, law.boiling_width, old)
+        kept = enthalpy_from_temperature(temperature, law.boiling, law.boiling_width, new)
+        values = np.where(boils, kept, u) - self.reference
+        self.enthalpy[where] = self.backend.asarray(values, "float32")
 
     def _cooled_walls(self, electrodes: tuple[Electrode, ...]) -> list[ThermalWall]:
         cooled = [i for i, e in enumerate(electrodes) if e.coolant_temperature is not None]

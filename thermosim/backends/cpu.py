@@ -122,7 +122,8 @@ class CpuBackend(Backend):
             self._library = ctypes.CDLL(str(compile_kernels()))
         except OSError as error:
             raise BackendError(f"the compiled kernels cannot be loaded: {error}") from error
-        self.threads = threads or len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.threads = threads or cores or 1
         self._library.omp_set_num_threads(self.threads)
         self._functions: dict[str, Any] = {}
         self.device = f"{processor()}, {self.threads} threads, {compiler_version(compiler() or '')}"

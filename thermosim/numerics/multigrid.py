@@ -3,7 +3,8 @@
 The matrix is that of `kernels/multigrid.cu`: (A x)_p = Σ_faces g (x_p − x_q) + leak_p x_p. Coarse
 levels halve the grid; a coarse face carries half the sum of its four fine faces (one edge of twice
 the length, four of them side by side), wall links are summed; cell-centred trilinear prolongation;
-red-black Gauss-Seidel, colours reversed after the coarse correction, so that the cycle is symmetric
+red-black Gauss-Seidel, colours reversed after the coarse correction, which keeps the cycle nearly
+symmetric (restriction is a plain sum, not the transpose of the prolongation; CG does not mind)
 (Trottenberg, Oosterlee & Schüller 2001, Multigrid, ch. 5; Tatebe 1993 for its use in CG).
 """
 

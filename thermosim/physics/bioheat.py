@@ -221,9 +221,17 @@ class Bioheat:
         rates = (2.0 * total + self.spacing**2 * law.perfusion[labels]) * inverse
         plain = float(rates.max())
         special, factors, walls = self._special_host
-        own = inside.ravel()[special]
-        bound = (4.0 * own * factors.sum(axis=1) + own * walls) * inverse.ravel()[special]
-        rates.ravel()[special] = np.maximum(rates.ravel()[special], bound)
+        if len(special):
+            index = np.stack(np.unravel_index(special, labels.shape)) + 1
+            own, fitted = k[tuple(index)], np.zeros(len(special))
+            for side in range(6):
+                beside = index.copy()
+                beside[side // 2] += 1 - 2 * (side % 2)
+                other = k[tuple(beside)]
+                both = own + other
+                fitted += factors[:, side] * 2.0 * own * other / np.where(both > 0, both, 1.0)
+            perfused = law.perfusion[labels.ravel()[special]] * self.spacing**2
+            rates.ravel()[special] = (2.0 * fitted + own * walls + perfused) * inverse.ravel()[special]
         return rates, plain
 
     def prepare(self, temperature: Array, damage: Array, baseline: float) -> Reading:
