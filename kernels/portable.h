@@ -111,7 +111,7 @@ DEVICE void for_each_row(Grid shared_grid, Body shared_body) {
   {
     const Grid grid = shared_grid;
     const Body body = shared_body;
-#pragma omp for collapse(2) schedule(static)
+#pragma omp for collapse(2) schedule(static) nowait
     for (int i = 0; i < grid.nx; ++i)
       for (int j = 0; j < grid.ny; ++j)
         body(grid.origin + (Index)i * grid.sx + (Index)j * grid.sy, i * grid.ny + j);
@@ -124,7 +124,7 @@ DEVICE void for_each_cell_ijk(Grid shared_grid, Body shared_body) {
   {
     const Grid grid = shared_grid;
     const Body body = shared_body;
-#pragma omp for collapse(2) schedule(static)
+#pragma omp for collapse(2) schedule(static) nowait
     for (int i = 0; i < grid.nx; ++i)
       for (int j = 0; j < grid.ny; ++j) {
         const Index row = grid.origin + (Index)i * grid.sx + (Index)j * grid.sy;
@@ -145,7 +145,7 @@ DEVICE void for_each_entry(int n, Body shared_body) {
 #pragma omp parallel if (n > 65536)
   {
     const Body body = shared_body;
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
     for (int e = 0; e < n; ++e) body(e);
   }
 }

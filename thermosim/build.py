@@ -276,6 +276,13 @@ def build_problem(case: Case) -> tuple[Problem, AnatomySource]:
 
     config = case.config
     layout = lay_out(case)
+    known = sorted({s.vessel_group for s in layout.source.structures if s.vessel_group is not None})
+    for group in config.vessels.groups:
+        if group not in known:
+            raise InputError(
+                f"vessels.groups.{group}: this anatomy has no such group of vessels; "
+                + (f"it has {', '.join(known)}" if known else "it has no vessels")
+            )
     anatomy = layout.source.rasterize(layout.grid, config.vessels.minimum_diameter_mm * MILLIMETRE)
     tumors = [structure.label for structure in anatomy.with_role("tumor")]
     if not np.isin(anatomy.labels, tumors).any():

@@ -149,6 +149,7 @@ class Simulation:
                 begun = wall_clock.perf_counter()
                 self._enter_segment()
                 self._step()
+                self._end_segment()
                 self.solver_seconds += wall_clock.perf_counter() - begun
                 for callback in callbacks:
                     callback(self._progress())
@@ -160,7 +161,8 @@ class Simulation:
                     raise Interrupted(f"stopped at {self.clock.time:.1f} s of simulated time")
         begun = wall_clock.perf_counter()
         self._close_step()
-        self._record(self._hottest, force=True)
+        if not self.records.rows or self.records.rows[-1]["time"] < self.clock.time:
+            self._record(self._hottest, force=True)
         self.solver_seconds += wall_clock.perf_counter() - begun
         return self.result()
 
@@ -232,6 +234,13 @@ class Simulation:
             return
         self._take_over(segment)
         self.clock.suggestion = math.inf if segment is not None else FIRST_STEP_OF_REST
+
+    def _end_segment(self) -> None:
+        """At a segment's end its last reading; the next step adds the first of what follows."""
+        if self.segment is not None and self.clock.time >= self.segment.end - 1e-9:
+            self._close_step()
+            self._record(self._hottest, force=True)
+            self.next_record = self.clock.time
 
     def _take_over(self, segment: Segment | None) -> None:
         treatment = self.treatment

@@ -74,7 +74,8 @@ class SimulationResult:
     `dead_fraction` of the three-state model [-]; `volumetric_heat_source` at the last moment of
     power [W/m³]; `electric_potential` at that moment [V]. `solid_mask`: metal and shafts.
     `initial_impedance`, `final_impedance` [Ω]; `admittance_matrix` (n, n) [S] of the
-    terminals of the first segment (groups of electrodes driven together) against the ground at the start (37 °C or the initial temperature everywhere).
+    terminals of the first segment (groups of electrodes driven together) against the ground at the
+    start (the initial temperature everywhere).
     `power_relative_error`: worst |Σ q h³ − Σ V I| / Σ V I over all solves.
     """
 

@@ -93,7 +93,7 @@ def test_runs_are_complete_and_sane(name: str, results: dict[str, SimulationResu
     result = results[name]
     assert result.completed
     assert result.traces.time[-1] == pytest.approx(result.treatment_time)
-    assert np.all(np.diff(result.traces.time) > 0.0)
+    assert np.all(np.diff(result.traces.time) >= 0.0)  # the end of a segment is read twice: before, after
     assert np.all(np.diff(result.traces.electrical_energy) >= 0.0)
     assert np.all(np.diff(result.traces.ablated_volume) >= 0.0)  # the dead stay dead
     fields = (result.temperature, result.damage_integral, result.thermal_dose, result.dead_fraction)

@@ -16,6 +16,12 @@ from thermosim.outcome.risk import structures_at_risk
 from thermosim.outcome.surface import extract_surface
 from thermosim.simulation import SimulationResult
 
+NOTEWORTHY_SHARE = 0.1
+"""A stricter criterion is mentioned if its zone is smaller by this share."""
+
+NOTEWORTHY_VOLUME = 0.5e-6
+"""Ablated volume outside the liver that is mentioned [m³]."""
+
 
 def assess(result: SimulationResult, damage: DamageConfig) -> Outcome:
     """Zones by every criterion, margins of every tumour by the chosen one, and structures at risk.
@@ -61,6 +67,7 @@ def assess(result: SimulationResult, damage: DamageConfig) -> Outcome:
         tumors.append(margin)
         notes.extend(_tumor_notes(result.anatomy, margin, level))
     notes.extend(_zone_notes(zones[chosen], level))
+    notes.extend(_caution_notes(result, zones, chosen, tumors, level))
     notes.extend(_metal_notes(result))
     return Outcome(chosen, zones, tuple(tumors), structures_at_risk(result, damage), tuple(notes))
 
@@ -93,11 +100,49 @@ def _zone_notes(zone: AblationZone, level: LevelSet | None) -> list[str]:
     return notes
 
 
+def _caution_notes(
+    result: SimulationResult,
+    zones: dict[str, AblationZone],
+    chosen: str,
+    tumors: list[TumorMargin],
+    level: LevelSet | None,
+) -> list[str]:
+    """What a reader of the verdict must know beside it."""
+    anatomy, notes = result.anatomy, []
+    others = {name: zones[name].volume for name in ("arrhenius_99", "cem43") if name != chosen}
+    strictest = min(others, key=lambda name: others[name])
+    if others[strictest] < (1 - NOTEWORTHY_SHARE) * zones[chosen].volume:
+        notes.append(
+            f"the verdict's criterion ({chosen}) gives a zone of {1e6 * zones[chosen].volume:.0f} ml, "
+            f"the stricter {strictest} only {1e6 * others[strictest]:.0f} ml; "
+            f"damage.criterion={strictest} judges by it"
+        )
+    cell = min(anatomy.grid.spacing)
+    for margin in tumors:
+        for wanted in (0.0, 5e-3, 10e-3):
+            if level is not None and abs(margin.all_around.minimum - wanted) < 0.5 * cell:
+                notes.append(
+                    f"{margin.name}: the thinnest margin is {1e3 * margin.all_around.minimum:.1f} mm, within "
+                    f"half a cell of {1e3 * cell:g} mm from {1e3 * wanted:g} mm; a finer grid may differ"
+                )
+    if level is not None and anatomy.liver_mask.any() and not anatomy.liver_mask.all():
+        corner = np.rint(anatomy.grid.indices(np.asarray(level.grid.origin))).astype(int)
+        low = np.maximum(corner, 0)
+        high = np.minimum(corner + np.asarray(level.values.shape), anatomy.grid.shape)
+        liver = anatomy.liver_mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        dead = level.values[tuple(slice(a, b) for a, b in zip(low - corner, high - corner, strict=True))] > 0
+        outside = anatomy.grid.cell_volume * float(np.count_nonzero(dead & ~liver))
+        if outside > NOTEWORTHY_VOLUME:
+            notes.append(f"{1e6 * outside:.1f} ml of the ablation zone lie outside the liver")
+    return notes
+
+
 def _metal_notes(result: SimulationResult) -> list[str]:
-    """Needles whose bare metal leaves the liver."""
+    """Needles whose bare metal leaves the liver or stands in a vessel."""
     anatomy = result.anatomy
     if not anatomy.liver_mask.any():
         return []
+    vessels = {s.label: s.name for s in anatomy.with_role("vessel")}
     notes = []
     for electrode in result.electrodes:
         if electrode.kind != "needle":
@@ -108,4 +153,12 @@ def _metal_notes(result: SimulationResult) -> list[str]:
         index = np.rint(anatomy.grid.indices(axis)).astype(int)
         if len(index) and not anatomy.liver_mask[tuple(index.T)].all():
             notes.append(f"bare metal of needle {electrode.name} reaches outside the liver")
+        pierced, counts = np.unique(anatomy.labels[tuple(index.T)], return_counts=True)
+        for label, count in zip(pierced.tolist(), counts.tolist(), strict=True):
+            if label in vessels:
+                length = electrode.active_length * count / len(share)
+                notes.append(
+                    f"needle {electrode.name} passes through {vessels[label]}: {1e3 * length:.0f} mm of "
+                    "its bare metal stand in blood"
+                )
     return notes

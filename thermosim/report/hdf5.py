@@ -182,7 +182,13 @@ def _write_audit(group: Any, result: SimulationResult) -> None:
         _put(group, name, getattr(audit, name), "J", long_name)
     _put(group, "relative_error", audit.relative_error, "1", "|in − sum of the rest| / in")
     _put(group, "power_relative_error", result.power_relative_error, "1", "worst |Σqh³ − ΣVI| / ΣVI")
-    _put(group, "admittance_matrix", result.admittance_matrix, "S", "terminals of the first segment against ground at the start")
+    _put(
+        group,
+        "admittance_matrix",
+        result.admittance_matrix,
+        "S",
+        "terminals of the first segment against ground at the start",
+    )
     _put(group, "initial_impedance", result.initial_impedance, "ohm", "impedance at the start")
     _put(group, "final_impedance", result.final_impedance, "ohm", "impedance at the end of power")
 
