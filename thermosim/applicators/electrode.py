@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,8 @@ class Electrode:
     coolant_temperature : temperature of the inner coolant [°C]; None for an uncooled needle,
         whose surface lets no heat through.
     coolant_heat_transfer : from coolant through the metal wall [W/(m² K)].
+    applicator : the device it is part of, by the layout's name for it; empty: a device of its own.
+    pole : which pole of a bipolar device, ``distal`` or ``proximal``; empty: the device has one.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Electrode:
     kind: Literal["needle", "sphere"] = "needle"
     coolant_temperature: float | None = None
     coolant_heat_transfer: float = 0.0
+    applicator: str = ""
+    pole: str = ""
 
     def __post_init__(self) -> None:
         if not (np.all(np.isfinite(self.target_point)) and np.all(np.isfinite(self.entry_point))):
@@ -56,6 +60,17 @@ class Electrode:
                     f"needle {self.name!r}: entry and target are {1e3 * length:g} mm apart, less than the "
                     f"exposed length {1e3 * self.active_length:g} mm; move the entry point outwards"
                 )
+
+    @property
+    def unit(self) -> str:
+        """What a generator drives as one: the device, or one pole of it. Its electrodes are bonded."""
+        device = self.applicator or self.name
+        return f"{device}.{self.pole}" if self.pole else device
+
+    @property
+    def sensors(self) -> tuple[Vector, ...]:
+        """Where the device measures temperature [m, LPS]."""
+        return (self.target_point,)
 
     @property
     def geometry(self) -> Needle:
@@ -82,13 +97,8 @@ class Electrode:
     def moved(self, distance: float) -> Electrode:
         """The same electrode pulled back by `distance` [m] along its axis."""
         shift = distance * self.direction
-        return Electrode(
-            self.name,
-            tuple(np.asarray(self.target_point) + shift),
-            tuple(np.asarray(self.entry_point) + shift),
-            self.radius,
-            self.active_length,
-            self.kind,
-            self.coolant_temperature,
-            self.coolant_heat_transfer,
+        return replace(
+            self,
+            target_point=tuple(np.asarray(self.target_point) + shift),
+            entry_point=tuple(np.asarray(self.entry_point) + shift),
         )
