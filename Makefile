@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench check-tools clean
+.PHONY: help demo test lint bench verification check-tools clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,6 +15,7 @@ help:
 	@echo "make test   install with the test extra and run the tests"
 	@echo "make lint   ruff, mypy and the direction of imports"
 	@echo "make bench  time the named cases on this machine"
+	@echo "make verification  run all verification sections and write docs/verification.md"
 	@echo "make clean  remove .venv and caches"
 
 # The newest Python from 3.11 on; PYTHON=... chooses another one.
@@ -60,6 +61,9 @@ lint: check-tools $(STAMPS)/installed-test
 
 bench: check-tools $(STAMPS)/installed
 	@$(BIN)/python benchmarks/run.py
+
+verification: check-tools $(STAMPS)/installed-test
+	@$(BIN)/python tests/verification/document.py
 
 clean:
 	rm -rf $(VENV) $(STAMPS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

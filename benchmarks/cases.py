@@ -188,7 +188,7 @@ def _heat_step(setting: Setting, peak_rise: float) -> Report:
     equation = Bioheat(
         backend, layout, spacing, label_field, law, [], Workspace.allocate(backend, layout, 0.0)
     )
-    equation.prepare(temperature, backend.field(layout), 0.0)
+    equation.prepare(enthalpy, temperature, backend.field(layout), 0.0)
     warm = 1.08 * law.conductivity  # k at 100 °C
     rates = (12.0 * warm / spacing**2 + law.perfusion) * law.inverse_capacity
     limit = 2.0 / float(rates.max())

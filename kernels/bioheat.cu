@@ -14,14 +14,19 @@
 // k would change by 0.1 %, W by 2 %.
 constexpr float STILL_WARMTH = 0.5f, STILL_DAMAGE = 0.02f;
 
-// Per step: k(T) of every cell, and W as perfusion stops. shutdown 0 none, 1 exp(−(Ω − baseline)), with
-// the Ω that unheated tissue would have by now, 2 a step where the dead fraction reaches `threshold`.
-// Row sums of W (T − T_a) with the new W, row maxima of T, rows' counts of broken values, and row
-// sums of W (T − T_a) with the W of the step that ended. `all_rows`: still rows are computed too.
-KERNEL prepare_step(GRID_PARAMETERS, const float* T, float reference, const unsigned char* label,
-                    const float* k_37, const float* slope, const float* W_37, int shutdown,
-                    const float* damage, float baseline, float threshold, float arterial,
-                    int all_rows, float* k, float* W, double* rows) {
+// Per step: k(T) of every cell, and W as perfusion stops, both of the middle of the coming step, where u
+// will have gone `ahead` times its last change, and Ω or the dead fraction will have grown for `half_step`
+// seconds at the rate exp(d0 − d1/(T + 273.15) + d2 T), T a quarter step ahead (times (1 − A) (1 − A − D) for
+// the dead fraction D). shutdown 0 none, 1 exp(−(Ω − baseline)), with the Ω that unheated tissue would have
+// then, 2 a step where the dead fraction reaches `threshold`.
+// Row sums of W (T − T_a) with the new W and T of now, row maxima of T, rows' counts of broken values, and
+// row sums of W (T − T_a) with the W of the step that ended. `all_rows`: still rows are computed too.
+KERNEL prepare_step(GRID_PARAMETERS, const float* T, const float* u, const float* u_before,
+                    float ahead, float reference, const unsigned char* label, const float* latent,
+                    float boiling, float boiling_width, const float* k_37, const float* slope,
+                    const float* W_37, int shutdown, const float* damage, const float* alive,
+                    float half_step, float d0, float d1, float d2, float baseline, float threshold,
+                    float arterial, int all_rows, float* k, float* W, double* rows) {
   const int n = nx * ny;
   for_each_row(GRID, [=](Index row, int index) INLINE {
     float hottest = -1.0e30f, coldest = 1.0e30f, hurt = 0.0f, broken = 0.0f, ended = 0.0f;
@@ -41,12 +46,18 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, float reference, const unsi
       FOR_EACH_IN_ROW(p, reduction(+ : carried)) {
         const int l = label[p];
         const float t = T[p];
-        k[p] = k_37[l] * thermal_ratio(t + reference, slope[l]);
+        const float middle = temperature_from_enthalpy(u[p] + ahead * (u[p] - u_before[p]), boiling,
+                                                       boiling_width, latent[l]);
+        k[p] = k_37[l] * thermal_ratio(middle + reference, slope[l]);
         const float w1 = (float)(shutdown == 1), w2 = (float)(shutdown == 2);
-        const float stopped = smaller(baseline - damage[p], 0.0f);
-        const float alive = (1.0f - w1 - w2) + w1 * exponential(stopped) +
-                            w2 * (damage[p] < threshold ? 1.0f : 0.0f);
-        const float w = W_37[l] * alive;
+        const float quarter = 0.5f * (t + middle) + reference;
+        const float vulnerable = (1.0f - alive[p]) * (1.0f - alive[p] - damage[p]);
+        const float rate = exponential(d0 - d1 / (quarter + 273.15f) + d2 * quarter);
+        const float D = damage[p] + half_step * rate * (1.0f - w2 + w2 * vulnerable);
+        const float stopped = smaller(baseline - D, 0.0f);
+        const float perfused = (1.0f - w1 - w2) + w1 * exponential(stopped) +
+                               w2 * (D < threshold ? 1.0f : 0.0f);
+        const float w = W_37[l] * perfused;
         W[p] = w;
         carried += w * (t - arterial);
       }
@@ -121,6 +132,16 @@ KERNEL temperature_of(GRID_PARAMETERS, const float* u, const unsigned char* labe
                       const float* latent, float boiling, float boiling_width, float* T) {
   for_each_cell(GRID, [=](Index p) INLINE {
     T[p] = temperature_from_enthalpy(u[p], boiling, boiling_width, latent[label[p]]);
+  });
+}
+
+// T(u) `ahead` times the last change of u from now.
+KERNEL temperature_ahead(GRID_PARAMETERS, const float* u, const float* u_before, float ahead,
+                         const unsigned char* label, const float* latent, float boiling,
+                         float boiling_width, float* T) {
+  for_each_cell(GRID, [=](Index p) INLINE {
+    T[p] = temperature_from_enthalpy(u[p] + ahead * (u[p] - u_before[p]), boiling, boiling_width,
+                                     latent[label[p]]);
   });
 }
 

@@ -5,15 +5,19 @@
 // `theta` is the temperature above `reference` [K].
 #include "laws.h"
 
-// σ(T) of every cell; zero in cells that are no conductor.
+// σ(T) of every cell, settled where it boils; zero in cells that are no conductor.
 KERNEL electrical_conductivity(GRID_PARAMETERS, const float* theta, float reference,
                                const unsigned char* label, const float* sigma_37,
-                               const float* slope, int law, float collapse, float width,
-                               float log_factor, float* sigma) {
+                               const float* slope, const float* inverse_capacity, int law,
+                               float collapse, float width, float log_factor, const float* q,
+                               float gain, float* sigma) {
   for_each_cell(GRID, [=](Index p) INLINE {
     const int l = label[p];
-    sigma[p] = sigma_37[l] * conductivity_ratio(theta[p] + reference, slope[l], law, collapse,
-                                                width, log_factor);
+    const float T = theta[p] + reference;
+    const float now =
+        sigma_37[l] * conductivity_ratio(T, slope[l], law, collapse, width, log_factor);
+    sigma[p] = settled_conductivity(now, sigma[p], T, collapse, width, q[p], gain,
+                                    inverse_capacity[l]);
   });
 }
 
@@ -37,10 +41,11 @@ KERNEL wall_leak(int n, const int* cell, const float* factor, const float* sigma
   for_each_entry(n, [=](int e) INLINE { leak[cell[e]] = factor[e] * sigma[cell[e]]; });
 }
 
-// residual += factor · σ: the inflow from one electrode at unit potential.
-KERNEL wall_inflow(int n, const int* cell, const float* factor, const float* sigma,
+// residual += factor · σ · V: the inflow from one electrode at `potential`.
+KERNEL wall_inflow(int n, const int* cell, const float* factor, const float* sigma, float potential,
                    float* residual) {
-  for_each_entry(n, [=](int e) INLINE { residual[cell[e]] += factor[e] * sigma[cell[e]]; });
+  for_each_entry(
+      n, [=](int e) INLINE { residual[cell[e]] += factor[e] * sigma[cell[e]] * potential; });
 }
 
 // Current over h that one electrode feeds into each of its cells. A cell with no other wall passes
@@ -60,17 +65,24 @@ KERNEL wall_current(int n, int sx, int sy, const int* cell, const float* factor,
   });
 }
 
-// Joule heat [W/m³]: half of g (Δφ)² of each link goes to each of its ends.
-KERNEL joule_heat(GRID_PARAMETERS, const float* phi, const float* gx, const float* gy,
-                  const float* gz, float inverse_h2, float* q) {
+// What a cell gets of a link's heat: a link is the half cells of both in series, of resistance 1/(2σ) each.
+// Half of it in even tissue. The speck keeps 0/0 away.
+DEVICE float share_of_link(float own, float other) { return other / (own + other + 1.0e-30f); }
+
+// Joule heat [W/m³]: g (Δφ)² of each link, shared by its ends.
+KERNEL joule_heat(GRID_PARAMETERS, const float* phi, const float* sigma, const float* gx,
+                  const float* gy, const float* gz, float inverse_h2, float* q) {
   for_each_cell(GRID, [=](Index p) INLINE {
-    const float f = phi[p];
+    const float f = phi[p], s = sigma[p];
     const float a = phi[p + sx] - f, b = f - phi[p - sx];
     const float c = phi[p + sy] - f, d = f - phi[p - sy];
     const float e = phi[p + 1] - f, g = f - phi[p - 1];
-    q[p] = 0.5f * inverse_h2 *
-           (gx[p] * a * a + gx[p - sx] * b * b + gy[p] * c * c + gy[p - sy] * d * d +
-            gz[p] * e * e + gz[p - 1] * g * g);
+    q[p] = inverse_h2 * (gx[p] * a * a * share_of_link(s, sigma[p + sx]) +
+                         gx[p - sx] * b * b * share_of_link(s, sigma[p - sx]) +
+                         gy[p] * c * c * share_of_link(s, sigma[p + sy]) +
+                         gy[p - sy] * d * d * share_of_link(s, sigma[p - sy]) +
+                         gz[p] * e * e * share_of_link(s, sigma[p + 1]) +
+                         gz[p - 1] * g * g * share_of_link(s, sigma[p - 1]));
   });
 }
 
@@ -89,28 +101,31 @@ KERNEL scale_add(GRID_PARAMETERS, float a, const float* x, float b, float* out) 
   for_each_cell(GRID, [=](Index p) INLINE { out[p] = a * x[p] + (b == 0.0f ? 0.0f : b * out[p]); });
 }
 
-// Row sums of q, q r and q / r with r = σ(T) / σ_solved: how far a potential solved with σ_solved is
-// from the one of the present temperature.
+// Row sums of q, q r and q w(r) with r = σ(T) / σ_solved over `expected`: how far a potential solved
+// with σ_solved is from the one of the present temperature. w(r) = (r − 1)² min(1/r, 3/(r + 2)).
 KERNEL conductivity_drift(GRID_PARAMETERS, const float* theta, float reference,
                           const unsigned char* label, const float* sigma_37, const float* slope,
-                          int law, float collapse, float width, float log_factor,
-                          const float* sigma_solved, const float* q, double* rows) {
+                          const float* inverse_capacity, int law, float collapse, float width,
+                          float log_factor, const float* q, float gain, const float* sigma_solved,
+                          float expected, double* rows) {
   const int n = nx * ny;
   for_each_row(GRID, [=](Index row, int index) INLINE {
-    float total = 0.0f, rising = 0.0f, falling = 0.0f;
-    FOR_EACH_IN_ROW(p, reduction(+ : total, rising, falling)) {
+    float total = 0.0f, rising = 0.0f, lost = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(+ : total, rising, lost)) {
       const int l = label[p];
-      const float now = sigma_37[l] * conductivity_ratio(theta[p] + reference, slope[l], law,
-                                                         collapse, width, log_factor);
-      const float old = sigma_solved[p];
-      const float r = old > 0.0f ? now / old : 1.0f;
+      const float T = theta[p] + reference, old = sigma_solved[p];
+      const float law_now =
+          sigma_37[l] * conductivity_ratio(T, slope[l], law, collapse, width, log_factor);
+      const float now = settled_conductivity(law_now, old, T, collapse, width, q[p], gain,
+                                             inverse_capacity[l]);
+      const float r = old > 0.0f ? now / (expected * old) : 1.0f;
       total += q[p];
       rising += q[p] * r;
-      falling += q[p] / r;
+      lost += q[p] * (r - 1.0f) * (r - 1.0f) * smaller(1.0f / r, 3.0f / (r + 2.0f));
     }
     store(rows + index, row_sum(total));
     store(rows + n + index, row_sum(rising));
-    store(rows + 2 * n + index, row_sum(falling));
+    store(rows + 2 * n + index, row_sum(lost));
   });
 }
 

@@ -41,6 +41,18 @@ DEVICE float conductivity_ratio(float T, float slope, int law, float collapse, f
   return ((1.0f - w1) + w1 * linear) * exponential(w2 * warm + log_factor * dry);
 }
 
+// σ that boiling tissue is given, between σ(T) of now and the `old` one with which it was heated. A cell
+// that dries out loses its own heat source: one temperature step late, σ and T would swing from wet to
+// dry and back. σ(T') with the T' that the cell would get from the new σ, T' = T + (q Δt/ρc)(σ/σ_old − 1),
+// is linearised (backward Euler): the old σ keeps the share g/(1 + g), g = |d ln σ/dT| q Δt/ρc. `gain` is
+// |ln factor| Δt/width, c the heat capacity. g stays below 4: where σ falls all around a needle, q grows.
+DEVICE float settled_conductivity(float now, float old, float T, float collapse, float width,
+                                  float q, float gain, float inverse_capacity) {
+  const float g = smaller(gain * q * inverse_capacity, 4.0f);
+  const bool boils = T > collapse - 2.0f && T < collapse + 4.0f * width && old > 0.0f;
+  return now + (boils ? g / (1.0f + g) : 0.0f) * (old - now);
+}
+
 // k(T)/k(37 °C) = 1 + a (T − 37), constant above 100 °C.
 DEVICE float thermal_ratio(float T, float slope) {
   return 1.0f + slope * (smaller(T, 100.0f) - 37.0f);

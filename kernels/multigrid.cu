@@ -19,13 +19,14 @@ DEVICE float inverse_diagonal(Index p, int sx, int sy, const float* gx, const fl
 
 // One colour of a Gauss-Seidel sweep, in place: cells with (i + j + k) mod 2 = colour. `now` and `x`
 // are the same field: neighbours are of the other colour, but a compiler that sees one pointer
-// believes in a dependence and gives up vector code.
+// believes in a dependence and gives up vector code. Cells without links get 0.
 KERNEL smooth(GRID_PARAMETERS, int colour, const float* b, const float* gx, const float* gy,
               const float* gz, const float* leak, const float* now, float* x) {
   for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
     const float r = b[p] + minus_A(p, sx, sy, now, gx, gy, gz, leak);
     const float on = (float)(1 - ((i + j + k + colour) & 1));  // a product, no branch: vectorises
-    x[p] = now[p] + on * r * inverse_diagonal(p, sx, sy, gx, gy, gz, leak);
+    const float inverse = inverse_diagonal(p, sx, sy, gx, gy, gz, leak);
+    x[p] = now[p] + on * (inverse > 0.0f ? r * inverse : -now[p]);
   });
 }
 
@@ -61,24 +62,30 @@ KERNEL restrict_sum(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin, 
   });
 }
 
-// fine += trilinear interpolation of coarse (cell-centred: weights 3/4 and 1/4 along each axis). At the
-// box's faces the coarse value is continued evenly: a constant stays one, which matters where
-// little of the box is grounded.
-KERNEL prolongate_add(GRID_PARAMETERS, int coarse_sx, int coarse_sy, int coarse_origin,
-                      const float* coarse, const float* gx, const float* gy, const float* gz,
-                      const float* leak, float* fine) {
+// fine += trilinear interpolation of coarse (cell-centred: weights 3/4 and 1/4 along each axis), all eight
+// children of a coarse cell at once: loads that lie side by side. At the box's faces the coarse value is
+// continued evenly: a constant stays one, which matters where little of the box is grounded. `fine_*`
+// describe the finer level; children that it has not are ghost cells and stay as they are.
+KERNEL prolongate_add(GRID_PARAMETERS, int fine_nx, int fine_ny, int fine_nz, int fine_sx,
+                      int fine_sy, int fine_origin, const float* coarse, float* fine) {
   for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
-    const Index c = coarse_origin + (i >> 1) * coarse_sx + (j >> 1) * coarse_sy + (k >> 1);
-    // odd cells lean to the next coarse cell, even ones to the one before, unless there is none
-    const int dx = (i & 1) * (i + 1 < nx) * coarse_sx - (1 - (i & 1)) * (i > 0) * coarse_sx;
-    const int dy = (j & 1) * (j + 1 < ny) * coarse_sy - (1 - (j & 1)) * (j > 0) * coarse_sy;
-    const int dz = (k & 1) * (k + 1 < nz) - (1 - (k & 1)) * (k > 0);
-    const float value =
-        27.0f * coarse[c] + 9.0f * (coarse[c + dx] + coarse[c + dy] + coarse[c + dz]) +
-        3.0f * (coarse[c + dx + dy] + coarse[c + dx + dz] + coarse[c + dy + dz]) +
-        coarse[c + dx + dy + dz];
-    const bool active = inverse_diagonal(p, sx, sy, gx, gy, gz, leak) > 0.0f;
-    fine[p] += active ? value * (1.0f / 64.0f) : 0.0f;
+    const Index f = fine_origin + 2 * (i * fine_sx + j * fine_sy + k);
+    for (int a = 0; a < 2; ++a) {
+      const Index X = a ? (i + 1 < nx) * sx : -(i > 0) * sx;
+      for (int b = 0; b < 2; ++b) {
+        const Index Y = b ? (j + 1 < ny) * sy : -(j > 0) * sy;
+        const float* c = coarse + p;
+        const float before = 9.0f * c[-1] + 3.0f * (c[X - 1] + c[Y - 1]) + c[X + Y - 1];
+        const float here = 9.0f * c[0] + 3.0f * (c[X] + c[Y]) + c[X + Y];
+        const float after = 9.0f * c[1] + 3.0f * (c[X + 1] + c[Y + 1]) + c[X + Y + 1];
+        const float lower = 3.0f * here + (k > 0 ? before : here);
+        const float upper = 3.0f * here + (k + 1 < nz ? after : here);
+        const bool exists = 2 * i + a < fine_nx && 2 * j + b < fine_ny;
+        const Index q = f + a * fine_sx + b * fine_sy;
+        fine[q] += exists ? lower * (1.0f / 64.0f) : 0.0f;
+        fine[q + 1] += exists && 2 * k + 1 < fine_nz ? upper * (1.0f / 64.0f) : 0.0f;
+      }
+    }
   });
 }
 

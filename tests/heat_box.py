@@ -97,7 +97,7 @@ class HeatBox:
         """Steps of `time_step` seconds."""
         limit = self.explicit_limit if explicit_limit is None else explicit_limit
         for _ in range(n_steps):
-            self.bioheat.prepare(self.temperature, self.damage, 0.0)
+            self.bioheat.prepare(self.enthalpy, self.temperature, self.damage, 0.0)
             self.enthalpy, self.temperature, _ = self.bioheat.advance(
                 self.enthalpy, self.temperature, self.heat, 1.0, time_step, limit, boils=boils
             )

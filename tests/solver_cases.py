@@ -134,34 +134,53 @@ def small_problem(
     )
 
 
-def reference_problem(case: Literal["S1", "N1"], spacing: float) -> Problem:
-    """A sphere electrode in a sphere, or a needle in a cylinder, of 60 mm radius; `spacing` in metres.
+ReferenceCase = Literal["S1", "S1c", "N1", "N3", "H1"]
+"""Cases with an independent solution: sphere, sphere with constant σ, needle, needle at constant power
+without perfusion, needle beside a vessel."""
 
-    Cells whose centre lies beyond the radius are outside the body: at ground and at 37 °C.
+
+def reference_problem(case: ReferenceCase, spacing: float) -> Problem:
+    """A sphere electrode in a sphere, or a needle in a cylinder or a cube, of 60 mm; `spacing` in metres.
+
+    Cells whose centre lies beyond the sphere's or the cylinder's radius are outside the body: at ground
+    and at 37 °C.
     """
     half = 60e-3
     n = round(2 * half / spacing)
     anatomy = plain_anatomy((n, n, n), spacing)
+    if case == "H1":
+        anatomy = vessel_anatomy((n, n, n), spacing, place=12e-3, radius=3e-3)
     x, y, z = np.meshgrid(*(anatomy.grid.axis(a) for a in range(3)), indexing="ij", sparse=True)
-    exterior: NDArray[np.bool_]
-    if case == "S1":
-        exterior, voltage, minutes = x**2 + y**2 + z**2 > half**2, 21.0, 5.0
+    exterior: NDArray[np.bool_] | None = None
+    if case in ("S1", "S1c"):
+        exterior = x**2 + y**2 + z**2 > half**2
         electrode = Electrode("sphere", (0.0, 0.0, 0.0), (0.0, 0.0, 0.1), 2e-3, 2e-3, kind="sphere")
     else:
-        exterior, voltage, minutes = np.broadcast_to(x**2 + y**2 > half**2, (n, n, n)), 22.0, 12.0
         electrode = Electrode("needle", (0.0, 0.0, -15.75e-3), (0.0, 0.0, 0.1), 0.75e-3, 30.75e-3)
+        if case != "H1":
+            exterior = np.broadcast_to(x**2 + y**2 > half**2, (n, n, n))
+    voltage, minutes = {"S1": (21.0, 5.0), "S1c": (21.0, 5.0), "N3": (0.0, 10.0)}.get(case, (22.0, 12.0))
+    generator = GeneratorConfig(voltage=voltage)
+    if case == "N3":
+        generator = GeneratorConfig(mode="constant_power", power=6.0)
+    liver = replace(REFERENCE_TISSUE)
+    if case == "S1c":
+        liver.electrical_conductivity_slope = 0.0
+    if case == "N3":
+        liver.perfusion_rate = 0.0
     tissue = TissueConfig(
         state="reference",
         conductivity_collapse_temperature=300.0,  # never reached: the references let σ rise without limit
-        tissues={"liver": replace(REFERENCE_TISSUE)},
+        tissues={"liver": liver, "blood": BLOOD},
     )
     protocol = ProtocolConfig(
-        generator=GeneratorConfig(voltage=voltage),
+        generator=generator,
         segments=[SegmentConfig(duration_min=minutes)],
         cooling_after_min=0.0,
     )
+    vessels = VesselsConfig(model="convective", heat_transfer_coefficient=1500.0)
     damage = DamageConfig(perfusion_shutdown="none")
-    return Problem(anatomy, (electrode,), tissue, VesselsConfig(), protocol, damage, SolverConfig(), exterior)
+    return Problem(anatomy, (electrode,), tissue, vessels, protocol, damage, SolverConfig(), exterior)
 
 
 # ---------------------------------------------------------------------------- treatments

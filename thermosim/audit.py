@@ -40,7 +40,7 @@ class Ledger:
         self.metabolic += step * metabolic_power
         self.blood_heating += step * power_in_blood
         self.perfusion += half * (before.perfusion + after.perfusion_ended)
-        self.faces += half * (before.faces + after.faces)
+        self.faces += half * (before.faces + after.faces_ended)
         for name, heat in walls.items():
             self.walls[name] = self.walls.get(name, 0.0) + heat
 
@@ -61,4 +61,5 @@ class Ledger:
             faces=faces,
             metabolic=self.metabolic,
             relative_error=abs(given - found) / scale,
+            displaced=self.displaced,
         )

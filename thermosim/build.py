@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,9 +18,11 @@ from thermosim.anatomy.anatomy import AnatomySource, TriangleSurface
 from thermosim.anatomy.grid import Grid, Vector
 from thermosim.applicators.electrode import Electrode
 from thermosim.applicators.layout import check_inside, electrodes_from, exposed_bounds
+from thermosim.applicators.protocol import Protocol
 from thermosim.config import (
     ANATOMY_KINDS,
     AnatomyConfig,
+    BlockAnatomyConfig,
     GridConfig,
     LabelMapAnatomyConfig,
     PhantomAnatomyConfig,
@@ -34,6 +36,7 @@ from thermosim.units import MILLIMETRE
 
 if TYPE_CHECKING:
     from thermosim.outcome.results import Outcome
+    from thermosim.report.generator_log import GeneratorLog
     from thermosim.simulation import Problem, SimulationResult
 
 RESUME_FILE = "resume.yaml"
@@ -68,13 +71,16 @@ class Result:
     simulation: SimulationResult
     outcome: Outcome
     display_surfaces: dict[str, TriangleSurface]
+    log: GeneratorLog | None = None  # of a real generator, to compare with
 
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The figures of summary.json."""
         from thermosim.report.summary import summarize
 
-        return summarize(self.simulation, self.outcome, self.case.settings, self.case.title)
+        return summarize(
+            self.simulation, self.outcome, self.case.settings, self.case.title, log=self.log
+        )
 
     def save(self, directory: str | Path) -> dict[str, Path]:
         """Write case, fields, summary, report and pictures into `directory`; returns the files by name."""
@@ -91,6 +97,7 @@ class Result:
             self.case.settings,
             self.case.title,
             self.case.config.output,
+            self.log,
         )
         files["config"] = folder / "config.yaml"
         write_text(files["config"], yaml_text(Anonymizer(self.case.settings).config(self.case.settings)))
@@ -196,6 +203,10 @@ def anatomy_source(anatomy: AnatomyConfig) -> AnatomySource:
         from thermosim.anatomy.surfaces import SurfacesSource
 
         return SurfacesSource(anatomy)
+    if isinstance(anatomy, BlockAnatomyConfig):
+        from thermosim.anatomy.block import BlockSource
+
+        return BlockSource(anatomy)
     raise InputError(f"anatomy.kind={anatomy.kind!r} is not known; use one of {', '.join(ANATOMY_KINDS)}")
 
 
@@ -238,7 +249,7 @@ def lay_out(case: Case) -> Layout:
     for structure in source.structures:
         checks.check_tissue_name(f"the tissue of {structure.name!r}", structure.tissue, config.tissue)
     electrodes = electrodes_from(config.layout, config.applicators, source.tumor_centers())
-    checks.check_segment_needles(config.protocol, (electrode.name for electrode in electrodes))
+    Protocol.of(config.protocol, electrodes)  # refuses what contradicts itself
     grid = grid_around(config.grid, electrodes)
     _check_poses(case, electrodes, grid)
     _check_memory(case, grid.shape, len(electrodes))
@@ -284,8 +295,15 @@ def build_problem(case: Case) -> tuple[Problem, AnatomySource]:
                 + (f"it has {', '.join(known)}" if known else "it has no vessels")
             )
     anatomy = layout.source.rasterize(layout.grid, config.vessels.minimum_diameter_mm * MILLIMETRE)
+    lumens = [
+        replace(lumen, tree=layout.source.vessel_tree(lumen.group))
+        if checks.needs_centre_lines(config.vessels, lumen.group)
+        else lumen
+        for lumen in anatomy.lumens
+    ]
+    anatomy = replace(anatomy, lumens=tuple(lumens))
     tumors = [structure.label for structure in anatomy.with_role("tumor")]
-    if not np.isin(anatomy.labels, tumors).any():
+    if tumors and not np.isin(anatomy.labels, tumors).any():
         raise InputError(
             "no tumour lies in the computing box around the needles; check layout.frame and the "
             "needles' points (LPS, mm)"
@@ -333,8 +351,11 @@ def simulate(
     from thermosim import simulation
     from thermosim.backends import select
     from thermosim.outcome.assess import assess
+    from thermosim.report.generator_log import read_generator_log
 
     config = case.config
+    path = config.output.generator_log_file
+    log = None if path is None else read_generator_log(path)
     backend = select(config.backend.name, config.backend.threads, config.backend.device)
     problem, source = build_problem(case)
     checkpoint = None
@@ -346,13 +367,13 @@ def simulate(
             checkpoint.unlink(missing_ok=True)
             _store_for_resuming(case, folder)
     run = simulation.run(problem, backend, callbacks=tuple(callbacks), checkpoint=checkpoint, resume=resume)
-    return Result(case, run, assess(run, config.damage), source.display_surfaces())
+    return Result(case, run, assess(run, config.damage), source.display_surfaces(), log)
 
 
 def _store_for_resuming(case: Case, folder: Path) -> None:
     """Keep the whole case beside its checkpoint, with paths that hold from any directory."""
     settings = OmegaConf.create(case.settings)
-    for key in ("anatomy.path", "anatomy.directory"):
+    for key in ("anatomy.path", "anatomy.directory", "output.generator_log_file"):
         value = OmegaConf.select(settings, key)
         if value is not None and not OmegaConf.select(settings, "anatomy.dataset"):
             OmegaConf.update(settings, key, str(Path(value).expanduser().absolute()))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from thermosim.config import (
     ApplicatorConfig,
+    BlockAnatomyConfig,
     DamageConfig,
     GeneratorConfig,
     GridConfig,
@@ -26,11 +27,35 @@ from thermosim.errors import InputError
 
 CRITERIA = ("arrhenius", "arrhenius_99", "cem43", "three_state", "isotherm_50", "isotherm_54", "isotherm_60")
 ROLES = ("background", "organ", "tumor", "vessel", "risk")
-VESSEL_MODELS = ("isothermal", "convective", "occluded", "ignored")
+VESSEL_MODELS = ("isothermal", "convective", "advective", "occluded", "ignored")
+CORRELATIONS = (
+    "auto",
+    "laminar",
+    "laminar_flux",
+    "developing",
+    "hausen",
+    "sieder_tate",
+    "gnielinski",
+    "dittus_boelter",
+    "none",
+)
+LARGEST_FLOW = 2e4  # ml/min, several times the cardiac output
+MODES = (
+    "constant_voltage",
+    "constant_power",
+    "constant_current",
+    "temperature_controlled",
+    "impedance_controlled",
+    "ramp_to_roll_off",
+)
+DRIVES = ("together", "sequence", "switching", "bipolar")
 FACES = ("-x", "+x", "-y", "+y", "-z", "+z")
 BLOOD_TEMPERATURES = (0.0, 60.0)
 GIGABYTE = 1e9
 MAXIMUM_NEEDLES = 24
+DEVICE_KINDS = ("needle", "cluster", "bipolar", "tines", "sphere")
+TINE_TURNS = {"starburst": (20.0, 80.0, 110.0), "umbrella": (110.0, 165.0, 180.0)}
+"""By shape: the least, the usual and the greatest turn of a tine [°]."""
 
 
 def _within(
@@ -74,6 +99,7 @@ def check_case(config: SimulationConfig) -> None:
     _check_vessels(config.vessels)
     _check_device(config.applicators)
     _check_protocol(config.protocol)
+    _check_targets(config.protocol, config.tissue)
     _check_damage(config.damage)
     _check_solver(config.solver)
     _within("layout.minimum_gap_mm", config.layout.minimum_gap_mm, 0.0, 100.0, "mm")
@@ -94,6 +120,7 @@ def check_case(config: SimulationConfig) -> None:
             "mm",
             open_low=True,
         )
+        _within(f"layout.needles[{needle.name}].rotation_deg", needle.rotation_deg, -360.0, 360.0, "°")
     _one_of("backend.name", config.backend.name, ("auto", "cpu", "cuda"))
     _within("backend.threads", config.backend.threads, 0, 4096)
     _within("backend.device", config.backend.device, 0, 1024)
@@ -154,6 +181,9 @@ def _check_anatomy(config: SimulationConfig) -> None:
     if isinstance(anatomy, PhantomAnatomyConfig):
         _check_phantom(anatomy)
         return
+    if isinstance(anatomy, BlockAnatomyConfig):
+        _check_block(anatomy, config.tissue)
+        return
     if isinstance(anatomy, LabelMapAnatomyConfig):
         _one_of("anatomy.unlisted", anatomy.unlisted, ("error", "background"))
         structures = {f"anatomy.segments.{key}": one for key, one in anatomy.segments.items()}
@@ -202,6 +232,24 @@ def _check_phantom(phantom: PhantomAnatomyConfig) -> None:
         raise InputError(f"anatomy.tumors uses a name twice: {', '.join(names)}; give each its own name")
 
 
+def _check_block(block: BlockAnatomyConfig, tissue: TissueConfig) -> None:
+    _three("anatomy.size_mm", block.size_mm, positive=True)
+    _three("anatomy.center_mm", block.center_mm)
+    check_tissue_name("anatomy.tissue", block.tissue, tissue)
+    check_tissue_name("anatomy.surroundings", block.surroundings, tissue)
+    for number, tube in enumerate(block.tubes):
+        key = f"anatomy.tubes[{number}]"
+        _within(f"{key}.diameter_mm", tube.diameter_mm, 0.0, 60.0, "mm", open_low=True)
+        _three(f"{key}.start_mm", tube.start_mm)
+        _three(f"{key}.end_mm", tube.end_mm)
+        check_tissue_name(f"{key}.fluid", tube.fluid, tissue)
+    for tumor in block.tumors:
+        key = f"anatomy.tumors[{tumor.name}]"
+        _within(f"{key}.diameter_mm", tumor.diameter_mm, 0.0, 200.0, "mm", open_low=True)
+        _three(f"{key}.center_mm", tumor.center_mm)
+        check_tissue_name(f"{key}.tissue", tumor.tissue, tissue)
+
+
 def _check_vessels(vessels: VesselsConfig) -> None:
     _one_of("vessels.model", vessels.model, VESSEL_MODELS)
     _within("vessels.minimum_diameter_mm", vessels.minimum_diameter_mm, 0.0, 100.0, "mm")
@@ -226,27 +274,116 @@ def _check_vessels(vessels: VesselsConfig) -> None:
             open_low=True,
         )
         _within(f"{key}.blood_temperature", group.blood_temperature, *BLOOD_TEMPERATURES, "°C")
+        _within(f"{key}.flow_ml_min", group.flow_ml_min, 0.0, LARGEST_FLOW, "mL/min")
+        _within(f"{key}.velocity_cm_s", group.velocity_cm_s, 0.0, 300.0, "cm/s")
+        if group.flow_ml_min is not None and group.velocity_cm_s is not None:
+            raise InputError(
+                f"{key}: flow_ml_min={group.flow_ml_min:g} and velocity_cm_s={group.velocity_cm_s:g} are both "
+                "given; the diameter makes one of the other, leave one out"
+            )
+        _one_of(f"{key}.correlation", group.correlation, CORRELATIONS)
+        _one_of(f"{key}.flow_direction", group.flow_direction, ("from_root", "to_root"))
+        _within(f"{key}.inner_diameter_mm", group.inner_diameter_mm, 0.0, 60.0, "mm", open_low=True)
+        _within(f"{key}.wall_resistance", group.wall_resistance, 0.0, 1.0, "m² K/W")
+        if vessel_model(vessels, name) == "advective" and vessel_flow_given(vessels, name) is None:
+            raise InputError(
+                f"{key}: the model advective needs flow_ml_min or velocity_cm_s (or the group's entry in "
+                "vessels.typical_flow_ml_min)"
+            )
+    _one_of("vessels.correlation", vessels.correlation, CORRELATIONS)
+    _within("vessels.blood_viscosity", vessels.blood_viscosity, 0.0, 10.0, "Pa s", open_low=True)
+    for name, flow in vessels.typical_flow_ml_min.items():
+        _within(f"vessels.typical_flow_ml_min.{name}", flow, 0.0, LARGEST_FLOW, "mL/min")
+
+
+def vessel_model(vessels: VesselsConfig, group: str) -> str:
+    """How a group of vessels takes heat away; one whose flow is given as 0 is occluded."""
+    own = vessels.groups.get(group)
+    model = (own.model if own is not None else None) or vessels.model
+    if model in ("convective", "advective") and vessel_flow_given(vessels, group) == 0.0:
+        return "occluded"
+    return model
+
+
+def vessel_flow_given(vessels: VesselsConfig, group: str) -> float | None:
+    """The flow [mL/min] or, if that is given, the velocity [cm/s] of a group; None if neither is."""
+    own = vessels.groups.get(group)
+    if own is not None and own.flow_ml_min is not None:
+        return own.flow_ml_min
+    if own is not None and own.velocity_cm_s is not None:
+        return own.velocity_cm_s
+    return vessels.typical_flow_ml_min.get(group)
+
+
+def needs_centre_lines(vessels: VesselsConfig, group: str) -> bool:
+    """Whether the blood of a group is followed along its vessels, or its film is found from its flow."""
+    own = vessels.groups.get(group)
+    model = vessel_model(vessels, group)
+    if model == "advective":
+        return True
+    given = own is not None and own.heat_transfer_coefficient is not None
+    correlation = (own.correlation if own is not None else None) or vessels.correlation
+    known = vessel_flow_given(vessels, group) is not None
+    return model == "convective" and known and not given and correlation != "none"
 
 
 def _check_device(device: ApplicatorConfig) -> None:
-    _one_of("applicators.kind", device.kind, ("needle", "sphere"))
+    _one_of("applicators.kind", device.kind, DEVICE_KINDS)
     _within("applicators.radius_mm", device.radius_mm, 0.0, 20.0, "mm", open_low=True)
-    _within("applicators.active_length_mm", device.active_length_mm, 0.0, 200.0, "mm", open_low=True)
+    bare = device.kind != "tines"  # a trunk may be insulated up to its end
+    _within("applicators.active_length_mm", device.active_length_mm, 0.0, 200.0, "mm", open_low=bare)
     _within("applicators.coolant_temperature", device.coolant_temperature, -20.0, 60.0, "°C")
     _within("applicators.coolant_heat_transfer", device.coolant_heat_transfer, 0.0, 1e6, "W/(m² K)")
+    if device.kind == "cluster":
+        _within("applicators.n_needles", device.n_needles, 2, 7)
+        _within("applicators.spacing_mm", device.spacing_mm, 2.0 * device.radius_mm + 0.5, 50.0, "mm")
+    if device.kind == "bipolar":
+        _within("applicators.gap_mm", device.gap_mm, 1.0, 50.0, "mm")
+        least = device.gap_mm + 4.0 * device.radius_mm
+        _within("applicators.active_length_mm", device.active_length_mm, least, 200.0, "mm", open_low=True)
+    if device.kind == "tines":
+        _check_tines(device)
+
+
+def _check_tines(device: ApplicatorConfig) -> None:
+    _one_of("applicators.tine_shape", device.tine_shape, TINE_TURNS)
+    _within("applicators.n_tines", device.n_tines, 1, 24)
+    _within("applicators.tine_radius_mm", device.tine_radius_mm, 0.05, min(1.0, device.radius_mm), "mm")
+    low, _, high = TINE_TURNS[device.tine_shape]
+    _within("applicators.tine_turn_deg", device.tine_turn_deg, low, high, "°")
+    least = 2.0 * device.radius_mm + 4.0 * device.tine_radius_mm
+    _within("applicators.deployment_mm", device.deployment_mm, least, 100.0, "mm", open_low=True)
+    if device.coolant_temperature is not None:
+        raise InputError(
+            f"applicators.coolant_temperature={device.coolant_temperature:g} °C: tines carry no coolant; "
+            "set it to null"
+        )
+    room = math.pi * device.radius_mm / device.tine_radius_mm
+    if device.n_tines > room:
+        raise InputError(
+            f"applicators.n_tines={device.n_tines} of tine_radius_mm={device.tine_radius_mm:g} do not fit "
+            f"around a trunk of radius_mm={device.radius_mm:g}; use at most {int(room)}"
+        )
 
 
 def _check_generator(generator: GeneratorConfig) -> None:
-    modes = ("constant_voltage", "constant_power", "impedance_controlled")
-    _one_of("protocol.generator.mode", generator.mode, modes)
+    _one_of("protocol.generator.mode", generator.mode, MODES)
     key = "protocol.generator"
     _within(f"{key}.maximum_power", generator.maximum_power, 0.0, 1e4, "W", open_low=True)
     _within(f"{key}.maximum_voltage", generator.maximum_voltage, 0.0, 1e4, "V", open_low=True)
     _within(f"{key}.maximum_current", generator.maximum_current, 0.0, 1e3, "A", open_low=True)
     if generator.mode == "constant_voltage":
         _within(f"{key}.voltage", generator.voltage, 0.0, generator.maximum_voltage, "V")
-    else:
+    elif generator.mode != "constant_current":
         _within(f"{key}.power", generator.power, 0.0, generator.maximum_power, "W")
+    _within(f"{key}.current", generator.current, 0.0, 1e3, "A")
+    _within(f"{key}.hold_time", generator.hold_time, 0.0, 14400.0, "s", open_low=True)
+    _one_of(f"{key}.controlled_sensor", generator.controlled_sensor, ("mean", "highest", "lowest"))
+    _within(f"{key}.impedance_ceiling", generator.impedance_ceiling, 0.0, 1e6, "Ω", open_low=True)
+    _within(f"{key}.maximum_impedance", generator.maximum_impedance, 0.0, 1e6, "Ω", open_low=True)
+    _within(f"{key}.short_pulse", generator.short_pulse, 0.0, 3600.0, "s", open_low=True)
+    _within(f"{key}.phases", generator.phases, 1, 20)
+    _within(f"{key}.power_drop", generator.power_drop, 0.0, 0.99)
     _within(f"{key}.power_ramp", generator.power_ramp, 0.0, 1e4, "W/min")
     _within(f"{key}.impedance_rise", generator.impedance_rise, 0.0, 1e4, "Ω", open_low=True)
     _within(f"{key}.baseline_time", generator.baseline_time, 0.0, 3600.0, "s", open_low=True)
@@ -254,7 +391,8 @@ def _check_generator(generator: GeneratorConfig) -> None:
     _within(f"{key}.power_reduction", generator.power_reduction, 0.0, 1.0, open_low=True)
     _within(f"{key}.minimum_power", generator.minimum_power, 0.0, math.inf, "W")
     _within(f"{key}.control_interval", generator.control_interval, 0.0, 60.0, "s", open_low=True)
-    if generator.mode == "impedance_controlled" and generator.minimum_power > generator.maximum_power:
+    pulsing = generator.mode in ("impedance_controlled", "ramp_to_roll_off")
+    if pulsing and generator.minimum_power > generator.maximum_power:
         raise InputError(
             f"protocol.generator.minimum_power={generator.minimum_power:g} W exceeds maximum_power="
             f"{generator.maximum_power:g} W; lower it"
@@ -271,32 +409,45 @@ def _check_protocol(protocol: ProtocolConfig) -> None:
     for number, segment in enumerate(protocol.segments):
         key = f"protocol.segments[{number}]"
         _within(f"{key}.duration_min", segment.duration_min, 0.0, 240.0, "min", open_low=True)
-        _one_of(f"{key}.drive", segment.drive, ("together", "sequence", "switching"))
+        _one_of(f"{key}.drive", segment.drive, DRIVES)
         _within(f"{key}.dwell_time", segment.dwell_time, 0.0, 3600.0, "s", open_low=True)
         _within(f"{key}.switch_impedance_rise", segment.switch_impedance_rise, 0.0, 1e4, "Ω", open_low=True)
         _within(f"{key}.pull_back_mm", segment.pull_back_mm, 0.0, 200.0, "mm")
         _within(f"{key}.voltage", segment.voltage, 0.0, limits.maximum_voltage, "V")
         _within(f"{key}.power", segment.power, 0.0, limits.maximum_power, "W")
+        _within(f"{key}.current", segment.current, 0.0, 1e3, "A")
+        _within(f"{key}.hold_time", segment.hold_time, 0.0, 14400.0, "s", open_low=True)
         if len(set(segment.needles)) < len(segment.needles):
             raise InputError(f"{key}.needles names a needle twice: {', '.join(segment.needles)}")
     _within("protocol.cooling_after_min", protocol.cooling_after_min, 0.0, 240.0, "min")
     chosen = [face.strip() for face in protocol.ground.split(",")]
-    if protocol.ground not in ("faces", "far_field") and not all(face in FACES for face in chosen):
+    if protocol.ground not in ("faces", "far_field", "none") and not all(face in FACES for face in chosen):
         raise InputError(
-            f"protocol.ground={protocol.ground!r} is not known; use faces, far_field or faces such as '-y,+y'"
+            f"protocol.ground={protocol.ground!r} is not known; use faces, far_field, none or faces such as "
+            "'-y,+y'"
         )
 
 
-def check_segment_needles(protocol: ProtocolConfig, names: Iterable[str]) -> None:
-    """Refuse a segment that drives a needle the layout does not have."""
-    known = list(names)
+def _check_targets(protocol: ProtocolConfig, tissue: TissueConfig) -> None:
+    """Refuse to hold tissue at a temperature that no current can bring it to."""
+    if protocol.generator.mode != "temperature_controlled":
+        return
+    targets = {"protocol.generator": protocol.generator.target_temperature}
     for number, segment in enumerate(protocol.segments):
-        for name in segment.needles:
-            if name not in known:
-                raise InputError(
-                    f"protocol.segments[{number}].needles: {name!r} is not in the layout; it has "
-                    f"{', '.join(known)}"
-                )
+        if segment.target_temperature is not None:
+            targets[f"protocol.segments[{number}]"] = segment.target_temperature
+    dry = tissue.conductivity_collapse_temperature + tissue.conductivity_collapse_width
+    for key, target in targets.items():
+        if not math.isfinite(target) or target > dry:
+            raise InputError(
+                f"{key}.target_temperature={target:g} °C is refused; it must be at most {dry:g} °C, where tissue "
+                "has boiled dry (tissue.conductivity_collapse_temperature plus _width) and carries no current"
+            )
+        if target <= tissue.initial_temperature:
+            raise InputError(
+                f"{key}.target_temperature={target:g} °C is refused; it must lie above "
+                f"tissue.initial_temperature={tissue.initial_temperature:g} °C"
+            )
 
 
 def _check_damage(damage: DamageConfig) -> None:

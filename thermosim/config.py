@@ -28,7 +28,7 @@ class StructureConfig:
 class AnatomyConfig:
     """Where the structures come from."""
 
-    kind: str = MISSING  # phantom | label_map | surfaces
+    kind: str = MISSING  # phantom | label_map | surfaces | block
 
 
 @dataclass
@@ -90,6 +90,40 @@ class SurfacesAnatomyConfig(AnatomyConfig):
     surfaces: dict[str, SurfaceConfig] = field(default_factory=dict)
 
 
+@dataclass
+class BlockTubeConfig:
+    """One straight tube in a block."""
+
+    group: str = "portal_vein"  # its vessel group; a key of vessels.groups
+    diameter_mm: float = MISSING
+    start_mm: list[float] = MISSING  # LPS; the end towards the root of its tree
+    end_mm: list[float] = MISSING
+    fluid: str = "blood"  # a tissue: what it is filled with
+
+
+@dataclass
+class BlockTumorConfig:
+    """One ball-shaped tumour in a block."""
+
+    name: str = "tumor"
+    diameter_mm: float = MISSING
+    center_mm: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    tissue: str = "tumor"
+
+
+@dataclass
+class BlockAnatomyConfig(AnatomyConfig):
+    """A box of one tissue on the bench, with tubes and tumours if wanted."""
+
+    kind: str = "block"
+    size_mm: list[float] = field(default_factory=lambda: [100.0, 100.0, 100.0])
+    center_mm: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # LPS
+    tissue: str = "liver"  # what the block is made of
+    surroundings: str = "background"  # tissue around it
+    tubes: list[BlockTubeConfig] = field(default_factory=list)
+    tumors: list[BlockTumorConfig] = field(default_factory=list)
+
+
 # ---------------------------------------------------------------------------- tissue
 
 
@@ -148,17 +182,27 @@ class VesselGroupConfig:
 
     model: str | None = None  # overrides the common model
     heat_transfer_coefficient: float | None = None  # W/(m² K)
-    blood_temperature: float | None = None  # °C
+    blood_temperature: float | None = None  # °C, where the blood comes in
+    flow_ml_min: float | None = None  # through all roots of the group together; 0: occluded
+    velocity_cm_s: float | None = None  # mean over the cross-section of the roots, instead of a flow
+    correlation: str | None = None  # overrides the common one
+    flow_direction: str | None = None  # from_root | to_root; null: to_root in hepatic_vein, else from_root
+    inner_diameter_mm: float | None = None  # of the stream, where a wall of its own narrows it (a glass tube)
+    wall_resistance: float = 0.0  # m² K/W of such a wall, per area that tissue touches
 
 
 @dataclass
 class VesselsConfig:
     """Vessels as heat sinks."""
 
-    model: str = "isothermal"  # isothermal | convective | occluded | ignored
+    model: str = "isothermal"  # isothermal | convective | advective | occluded | ignored
     minimum_diameter_mm: float = 3.0  # thinner vessels count as perfusion
     blood_temperature: float = 37.0  # °C
-    heat_transfer_coefficient: float = 1500.0  # W/(m² K), convective walls
+    heat_transfer_coefficient: float = 1500.0  # W/(m² K), convective walls where no flow is known
+    # auto | laminar | laminar_flux | developing | hausen | sieder_tate | gnielinski | dittus_boelter | none
+    correlation: str = "auto"
+    blood_viscosity: float = 3.5e-3  # μ Pa s
+    typical_flow_ml_min: dict[str, float] = field(default_factory=dict)  # by group, where it has no own
     groups: dict[str, VesselGroupConfig] = field(default_factory=dict)
 
 
@@ -170,9 +214,18 @@ class ApplicatorConfig:
     """One device of the catalogue; every needle of a layout is one of these."""
 
     name: str = MISSING
-    kind: str = "needle"  # needle | sphere
-    radius_mm: float = MISSING
+    kind: str = "needle"  # needle | cluster | bipolar | tines | sphere
+    radius_mm: float = MISSING  # of the metal; of a multitined device's trunk
+    # Bare metal from the tip's end; of a bipolar needle with both poles and the gap; of a trunk (0: none).
     active_length_mm: float = MISSING
+    n_needles: int = 3  # of a cluster
+    spacing_mm: float = 5.0  # between neighbouring needles of a cluster
+    gap_mm: float = 4.0  # insulation between the two poles of a bipolar needle
+    n_tines: int = 9
+    tine_shape: str = "starburst"  # starburst: tines spread | umbrella: they hook back
+    tine_radius_mm: float = 0.3
+    tine_turn_deg: float | None = None  # by how much a tine has turned at its tip; None: that of its shape
+    deployment_mm: float = 50.0  # diameter of the circle through the tines' tips
     coolant_temperature: float | None = None  # °C; null: not cooled
     coolant_heat_transfer: float = 2000.0  # W/(m² K), coolant to tissue through the wall
     source: str = ""
@@ -186,6 +239,7 @@ class NeedleConfig:
     target_mm: list[float] = MISSING
     entry_mm: list[float] = MISSING
     active_length_mm: float | None = None  # overrides the device's
+    rotation_deg: float = 0.0  # of a cluster or of tines, about the axis
 
 
 @dataclass
@@ -200,7 +254,8 @@ class LayoutConfig:
     pattern_spacing_mm: float = 20.0  # distance between neighbouring needles
     pattern_direction: list[float] = field(default_factory=lambda: [-0.6, -0.5, 0.3])  # tip to handle
     pattern_rotation_deg: float = 0.0
-    pattern_depth_mm: float = 15.0  # how far tips lie beyond the tumour's centre
+    # How far tips lie beyond the tumour's centre; None: the middle of the bare metal lies beside it.
+    pattern_depth_mm: float | None = 15.0
     minimum_gap_mm: float = 0.5  # least free space between the metal of two needles
 
 
@@ -211,33 +266,48 @@ class LayoutConfig:
 class GeneratorConfig:
     """How the generator chooses its output, with its real limits."""
 
-    mode: str = "constant_voltage"  # constant_voltage | constant_power | impedance_controlled
+    # constant_voltage | constant_power | constant_current | temperature_controlled |
+    # impedance_controlled | ramp_to_roll_off
+    mode: str = "constant_voltage"
     voltage: float = 25.0  # V RMS (constant_voltage)
-    power: float = 30.0  # W per active group (constant_power; starting power otherwise)
-    power_ramp: float = 0.0  # W/min added while the impedance stays low (impedance_controlled)
-    impedance_rise: float = 20.0  # Ω over the baseline that ends a pulse
+    current: float = 1.0  # A RMS of the active group (constant_current)
+    power: float = 30.0  # W per active group (constant_power; most of it or the start otherwise)
+    power_ramp: float = 0.0  # W/min added while the impedance stays low (pulses and roll-off)
+    target_temperature: float = 90.0  # °C of the sensors (temperature_controlled)
+    hold_time: float | None = None  # s at the target, then the segment ends; null: until its end
+    controlled_sensor: str = "mean"  # mean | highest | lowest of the driven devices' sensors
+    impedance_rise: float = 20.0  # Ω over the baseline that ends a pulse or a phase
+    impedance_ceiling: float | None = None  # Ω that end a pulse or a phase, whatever the baseline
     baseline_time: float = 10.0  # s after the start of a pulse over which the baseline is the lowest seen
     pause: float = 15.0  # s off after such a rise
     power_reduction: float = 0.9  # factor on the power after each pause
+    short_pulse: float | None = None  # s; only a shorter pulse reduces the power; null: every pulse
+    phases: int = 2  # roll-offs that end a segment (ramp_to_roll_off)
+    power_drop: float = 0.5  # share of the wanted power below which limits count as roll-off
     minimum_power: float = 5.0  # W
     maximum_power: float = 200.0  # W
     maximum_voltage: float = 100.0  # V RMS
-    maximum_current: float = 2.0  # A RMS per electrode
-    control_interval: float = 2.0  # s between readings of a generator that reacts to the impedance
+    maximum_current: float = 2.0  # A RMS per unit: a device, or one pole of it
+    maximum_impedance: float | None = None  # Ω above which the output is off; null: no such limit
+    control_interval: float = 2.0  # s between readings of a generator that reacts to what it reads
 
 
 @dataclass
 class SegmentConfig:
     """One stretch of the treatment; poses change only between segments."""
 
-    duration_min: float = MISSING
-    drive: str = "together"  # together | sequence | switching
-    needles: list[str] = field(default_factory=list)  # empty: all
-    dwell_time: float = 30.0  # s per electrode before switching moves on
+    duration_min: float = MISSING  # at most; some modes end earlier
+    drive: str = "together"  # together | sequence | switching | bipolar
+    needles: list[str] = field(default_factory=list)  # devices, or poles as device.pole; empty: all
+    dwell_time: float = 30.0  # s per electrode, or pair, before switching moves on
     switch_impedance_rise: float = 30.0  # Ω over the baseline that makes switching move on at once
     pull_back_mm: float = 0.0  # needles are pulled back so far before this segment
     voltage: float | None = None  # overrides the generator's
     power: float | None = None
+    current: float | None = None
+    target_temperature: float | None = None
+    hold_time: float | None = None
+    pairs: list[list[str]] = field(default_factory=list)  # of bipolar, in order; empty: every pair
 
 
 @dataclass
@@ -246,7 +316,8 @@ class ProtocolConfig:
 
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     segments: list[SegmentConfig] = field(default_factory=list)
-    ground: str = "faces"  # faces | far_field | one or more of -x +x -y +y -z +z, comma separated
+    # faces | far_field | none (bipolar) | one or more of -x +x -y +y -z +z, comma separated
+    ground: str = "faces"
     cooling_after_min: float = 1.0  # simulated after the last segment without power (damage goes on)
     cool_needles_after: bool = False  # whether the coolant pump of the needles runs on in that time
 
@@ -307,6 +378,7 @@ class OutputConfig:
     scene: bool = True  # scene.png
     nifti: bool = True  # zone.nii.gz
     progress: bool = True  # progress bar
+    generator_log_file: str | None = None  # CSV of a real generator, drawn and compared with the run
 
 
 @dataclass
@@ -332,6 +404,7 @@ ANATOMY_KINDS: dict[str, type[AnatomyConfig]] = {
     "phantom": PhantomAnatomyConfig,
     "label_map": LabelMapAnatomyConfig,
     "surfaces": SurfacesAnatomyConfig,
+    "block": BlockAnatomyConfig,
 }
 """Schema of the anatomy group by its `kind`."""
 

@@ -11,7 +11,7 @@ import threading
 import time as wall_clock
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -27,12 +27,17 @@ from thermosim.backends.base import Backend, Layout
 from thermosim.callbacks import Callback, Progress
 from thermosim.clock import Clock
 from thermosim.errors import InputError, Interrupted, NumericalError
-from thermosim.physics.bioheat import Reading
+from thermosim.numerics.half_step import LimitedSlope
+from thermosim.physics.bioheat import Outlook, Reading
+from thermosim.physics.electric_potential import ElectricPotential
+from thermosim.physics.solved_fields import secant_admittance
+from thermosim.records import Records, sensors_of
 from thermosim.simulation_result import (
     EnergyAudit,
     RunInfo,
     SimulationResult,
     Traces,
+    vessel_results,
 )
 from thermosim.tissue.laws import arrhenius_rate
 from thermosim.treatment import Problem, Treatment
@@ -54,11 +59,42 @@ __all__ = [
 UNREAD_CHANGE = 0.5
 """Change of the fastest cell [K] after which σ(T) is looked at again: 1 % of σ there, less elsewhere."""
 
+USUAL_TOLERANCE = 0.02
+"""`solver.resolve_tolerance` at and above which `UNREAD_CHANGE` holds; below, it shrinks in proportion."""
+
 FIRST_STEP_OF_REST = 1.0
 """Longest first step [s] after the power goes off."""
 
+LARGEST_LEAP = 1.0
+"""The middle of a step may lie so many times the last step ahead of it: steps grow by half at most, but for
+those that follow a step cut short by an event."""
+
+LARGEST_LEAD = 0.02
+"""Estimated error of the field of the middle of a step, taken for that of its start, up to which it is."""
+
+SHARE_OF_SOLVER = 0.1
+"""A field is solved to so much of the error at which it is solved again; both in energy norm."""
+
+SAME_PATTERN = 0.02
+"""Voltages of terminals closer than this, relative to the largest, are one drive: what differs are those of
+floating terminals, which follow the tissue."""
+
+MOST_FLOATING_CURRENT = 1e-3
+"""Largest net current of a terminal that should float, relative to the driven one."""
+
+NO_CURRENT = 1e-6
+"""Relative current that is none: what the solution of the circuit leaves to a floating terminal."""
+
+MOST_CORRECTIONS = 4
+"""After so many corrections of floating terminals in vain the whole circuit is solved."""
+
 LARGEST_POWER_CHANGE = 0.2
 """Relative change of the power after which the time step is chosen afresh."""
+
+
+def unit_pattern(voltages: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Voltages over the largest of them."""
+    return np.asarray(voltages / np.max(np.abs(voltages)), dtype=np.float64)
 
 
 def estimate_memory(shape: tuple[int, int, int], n_electrodes: int) -> int:
@@ -92,31 +128,18 @@ def _deferred_interrupt() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-@dataclass
-class _Records:
-    """Rows of the traces while they grow."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def traces(self, n_electrodes: int) -> Traces:
-        def column(name: str) -> NDArray[np.float64]:
-            empty = np.empty((0, n_electrodes)) if name in ("voltage", "current", "power") else np.empty(0)
-            return np.array([row[name] for row in self.rows], dtype=float) if self.rows else empty
-
-        return Traces(**{name: column(name) for name in Traces.__dataclass_fields__})
-
-
 class Simulation:
     """One run of one problem on one backend."""
 
     def __init__(self, problem: Problem, backend: Backend) -> None:
         self.problem, self.backend = problem, backend
         self.solver = problem.solver
-        self.protocol = Protocol(problem.protocol, [e.name for e in problem.electrodes])
+        self.protocol = Protocol.of(problem.protocol, problem.electrodes)
         self.treatment = Treatment(problem, backend)
         self.clock = Clock(self.solver.maximum_time_step, self.solver.maximum_temperature_rise)
         self.ledger = Ledger()
-        self.records = _Records()
+        self.sensors = sensors_of(problem.electrodes)
+        self.records = Records(self.protocol.units, len(self.sensors))
         self.segment: Segment | None = None
         self.has_begun = False
         self.generator: Generator | None = None
@@ -124,7 +147,10 @@ class Simulation:
         self.unread_change = 0.0  # bound on the change of temperature since σ was last looked at [K]
         self.conductance_factor = 1.0  # change of the conductance since the last solve
         self.heat_pattern: NDArray[np.float64] | None = None  # terminal voltages the heat field is for
+        self.solved_pattern: NDArray[np.float64] | None = None  # and those the last field was solved for
         self.heat_power = (0.0, 0.0)  # Σ q h³ of the heat field, all and in blood [W]
+        self.floating_current = self.worst_floating_current = 0.0  # of what floats, over the driven current
+        self.worst_field_error = 0.0  # of a solve in energy norm, relative, as estimated
         self.delivered: float | None = None  # power of the last reading [W], None before the first
         self.worst_power_error = 0.0
         self.initial_impedance = self.final_impedance = math.nan
@@ -133,6 +159,10 @@ class Simulation:
         self.last_terminal: int | None = None  # which one the generator drove last in this segment
         self.power_scale = 0.0
         self.last_voltages, self.last_scale = np.empty(0), 0.0
+        self.solved_for = 0.0  # time [s] of the σ that the field was solved for last
+        self.power_trend = LimitedSlope()
+        self.power_terminal: int | None = None  # whose power `power_trend` follows
+        self.step_before: float | None = None  # length [s] of the step whose start the workspace still holds
         self.next_record = 0.0
         self.next_checkpoint = 60.0 * self.solver.checkpoint_interval_min
         self.n_steps = 0
@@ -168,6 +198,7 @@ class Simulation:
 
     _reading: Reading | None = None
     _pending: tuple[float, float, float] | None = None  # step, power, power in blood of the last step
+    _outlook = Outlook()
     _hottest: float = math.nan
 
     def _step(self) -> None:
@@ -175,26 +206,64 @@ class Simulation:
         treatment, clock = self.treatment, self.clock
         self._close_step()
         self._set_drive()
-        self._record(self._hottest)
-        power = self.drive.total_power if self.drive is not None and self.drive.on else 0.0
+        while self._ends_early():  # what follows begins at this moment
+            self._set_drive()
+        if clock.time >= self.protocol.duration - 1e-9:
+            return
+        self._record(self._hottest, force=self._note_events())
+        self._follow_power()
         step = clock.next_step(self._next_event())
-        in_blood = self.power_scale * self.heat_power[1]
+        power, growth = self._power_ahead(0.5 * step)
+        in_blood = growth * self.power_scale * self.heat_power[1]
+        treatment.cool_needle_heat(growth * self.power_scale)
+        treatment.follow_blood(growth * self.power_scale, step)
         treatment.enthalpy, treatment.temperature, before = treatment.bioheat.advance(
             treatment.enthalpy,
             treatment.temperature,
             treatment.heat,
-            self.power_scale,
+            growth * self.power_scale,
             step,
             treatment.explicit_limit,
             boils=self._hottest > treatment.thermal_law.boiling - 2.0 * clock.maximum_rise,
         )
+        treatment.book_blood(step)
         treatment.damage_models.advance(treatment.damage, before, treatment.temperature, step)
         change = treatment.bioheat.largest_change(treatment.temperature, before)
         clock.learn(step, change)
         self.unread_change += change
         clock.time += step
         self.n_steps += 1
+        self.step_before = step
         self._pending = (step, power, in_blood)
+
+    def _look_ahead(self) -> Outlook:
+        """How to get from here to the middle of the coming step, whose length is a guess still."""
+        damage, space = self.treatment.damage, self.treatment.workspace
+        seconds = 0.5 * self.clock.next_step(self._next_event())
+        alive = damage.alive if self.treatment.thermal_law.shutdown == "viability" else None
+        if self.step_before is None:
+            return Outlook(seconds, alive=alive)
+        ahead = min(seconds / self.step_before, LARGEST_LEAP)
+        return Outlook(seconds, ahead, space.first, alive)
+
+    def _follow_power(self) -> None:
+        """Remember how the power moves; what went before a pause or another's turn tells nothing."""
+        on = self.drive is not None and self.drive.on
+        stepwise = self.generator is not None and self.generator.needs_sensors  # constant between readings
+        if not on or stepwise or self.last_terminal != self.power_terminal:
+            self.power_trend.forget()
+        if self.drive is not None and on:
+            self.power_trend.see(self.clock.time, self.drive.total_power)
+        self.power_terminal = self.last_terminal if on else None
+
+    def _power_ahead(self, seconds: float) -> tuple[float, float]:
+        """Power [W] after so many seconds, and its ratio to that of this moment."""
+        power = self.drive.total_power if self.drive is not None and self.drive.on else 0.0
+        if not power > 0.0:
+            return 0.0, 1.0
+        change = self.power_trend.slope * seconds / power
+        growth = 1.0 + min(max(change, -LARGEST_POWER_CHANGE), LARGEST_POWER_CHANGE)
+        return growth * power, growth
 
     def _close_step(self) -> None:
         """k and W of the present state; book the step that led to it."""
@@ -202,8 +271,12 @@ class Simulation:
         damage = treatment.damage
         by_fraction = treatment.thermal_law.shutdown == "viability"
         shutdown = damage.dead if by_fraction else damage.integral
-        baseline = 0.0 if by_fraction else self._baseline_rate * self.clock.time
-        reading = treatment.bioheat.prepare(treatment.temperature, shutdown, baseline)
+        self._outlook = self._look_ahead()
+        middle = self.clock.time + self._outlook.seconds
+        baseline = 0.0 if by_fraction else self._baseline_rate * middle
+        reading = treatment.bioheat.prepare(
+            treatment.enthalpy, treatment.temperature, shutdown, baseline, self._outlook
+        )
         self._hottest = reading.hottest_temperature
         if not reading.is_finite:
             x, y, z = (1e3 * v for v in treatment.where_broken())
@@ -242,6 +315,23 @@ class Simulation:
             self._record(self._hottest, force=True)
             self.next_record = self.clock.time
 
+    def _ends_early(self) -> bool:
+        """Whether the generator has nothing left to do in this segment, which then ends now."""
+        if self.generator is None or self.segment is None or not self.generator.finished:
+            return False
+        self._note_events()
+        self._record(self._hottest, force=True)
+        self.next_record = self.clock.time
+        self.protocol.finish(self.segment.number, self.clock.time)
+        self._enter_segment()
+        return True
+
+    def _note_events(self) -> bool:
+        """Keep what the generator did since the last look; whether there was anything."""
+        if self.generator is None or self.segment is None:
+            return False
+        return self.records.note(self.segment, self.generator)
+
     def _take_over(self, segment: Segment | None) -> None:
         treatment = self.treatment
         if segment is None:
@@ -253,7 +343,9 @@ class Simulation:
                 self._change(lambda: treatment.place(electrodes))
         self.segment, self.has_begun = segment, True
         self.generator = None if segment is None else self.protocol.generator(segment)
+        self.records.n_noted = 0
         self.drive = self.circuit = self.heat_pattern = self.delivered = self.last_terminal = None
+        self.solved_pattern = None
         self.power_scale = 0.0
 
     def _change(self, change: Callable[[], None]) -> None:
@@ -265,6 +357,7 @@ class Simulation:
         self._close_step()
         stored = bioheat.stored_heat(treatment.enthalpy)
         change()
+        self.step_before = None
         self.ledger.displaced += bioheat.stored_heat(treatment.enthalpy) - stored
         self._close_step()
 
@@ -278,21 +371,26 @@ class Simulation:
             self.drive, self.power_scale = None, 0.0
             return
         time = self._segment_time
-        is_fresh = self._potential_is_stale()
-        if is_fresh:
-            self._solve()
-        assert self.circuit is not None
-        circuit = self.circuit.scaled(self.conductance_factor)
+        if self._potential_is_stale():
+            self._solve(None if self.heat_pattern is None else unit_pattern(self.last_voltages))
         power_before = self.delivered or 0.0
         before = self.generator.state()
-        self.drive = self.generator.drive(time, circuit)
-        turned = self.drive.on and self.drive.active_terminal != self.last_terminal
-        if turned and not is_fresh:
-            # another needle's turn: its first reading is its baseline and needs a field of its own
+        sensors = self._sensor_readings() if self.generator.needs_sensors else None
+        self.drive = self.generator.drive(time, self._circuit_now, sensors)
+        for attempt in range(MOST_CORRECTIONS + 1):
+            fits, floats = self._field_fits(self.drive)
+            if fits and floats:
+                break
+            # another needle's turn: its first reading is its baseline and needs a field of its own; or
+            # what should float takes in current: its voltages follow from the currents found
             self.generator.restore(before)
-            self._solve()
-            self.drive = self.generator.drive(time, self.circuit)
-        self.last_terminal = self.drive.active_terminal if self.drive.on else self.last_terminal
+            if not fits:
+                self.power_scale = 0.0  # the heat field at hand is another's
+            pattern = unit_pattern(self.drive.voltages) if attempt < MOST_CORRECTIONS else None
+            self._solve(pattern, moves=not fits)
+            self.drive = self.generator.drive(time, self._circuit_now, sensors)
+        turned = self.drive.on and self.drive.turn != self.last_terminal
+        self.last_terminal = self.drive.turn if self.drive.on else self.last_terminal
         self.delivered = self.drive.total_power if self.drive.on else 0.0
         if not self.drive.on:
             self.power_scale = 0.0
@@ -303,6 +401,8 @@ class Simulation:
         if math.isnan(self.initial_impedance):
             self.initial_impedance = self.drive.impedance
         self.final_impedance = self.drive.impedance
+        assert self.segment is not None
+        self.records.see(self.segment, self.drive)
         if (
             turned
             or abs(self.drive.total_power - power_before) > LARGEST_POWER_CHANGE * self.drive.total_power
@@ -310,59 +410,142 @@ class Simulation:
             fastest = self.treatment.bioheat.fastest_heating(self.treatment.heat)
             self.clock.expect(self.power_scale * fastest)
 
+    @property
+    def _unread_limit(self) -> float:
+        """Change of temperature [K] after which σ(T) is looked at again."""
+        return UNREAD_CHANGE * min(1.0, self.solver.resolve_tolerance / USUAL_TOLERANCE)
+
     def _potential_is_stale(self) -> bool:
         treatment = self.treatment
         if self.circuit is None:
             return True
         if self.heat_pattern is None:  # solved, but no power since
-            return self.unread_change >= UNREAD_CHANGE
+            return self.unread_change >= self._unread_limit
         assert treatment.potential is not None
         if self.delivered == 0.0 and not self._pause_ends():
             return False
         boils = self._hottest > treatment.thermal_law.boiling
-        if self.unread_change < UNREAD_CHANGE and not boils:
+        if self.unread_change < self._unread_limit and not boils:
             return False
-        self.conductance_factor, error = treatment.potential.drift(treatment.temperature, treatment.heat)
+        self.conductance_factor, error = treatment.potential.drift(
+            treatment.temperature, treatment.heat, self.conductance_factor, self._heating_time
+        )
         self.unread_change = 0.0
-        return error > self.solver.resolve_tolerance
+        tolerance = self.solver.resolve_tolerance
+        return error > tolerance or tolerance == 0.0  # 0: at every step, float32 sums see no less than 3e-4
 
     def _pause_ends(self) -> bool:
         """Whether the generator, now silent, may change its output at this moment."""
         assert self.generator is not None
         return self.generator.next_event(self._segment_time - 1e-6) <= self._segment_time + 1e-6
 
-    def _solve(self) -> None:
+    @property
+    def _heating_time(self) -> float:
+        """The coming step [s], its heat as multiple of the heat field."""
+        return 2.0 * self._outlook.seconds * self.power_scale
+
+    @property
+    def _circuit_now(self) -> Circuit:
+        assert self.circuit is not None
+        return self.circuit.scaled(self.conductance_factor)
+
+    def _field_fits(self, drive: Drive) -> tuple[bool, bool]:
+        """Whether the field solved last is that of this drive, and whether what floats carries no current."""
+        if not drive.on or self.solved_pattern is None:  # all unit fields are fresh
+            return True, True
+        fits = np.max(np.abs(unit_pattern(drive.voltages) - self.solved_pattern)) < SAME_PATTERN
+        return bool(fits), self.floating_current <= MOST_FLOATING_CURRENT
+
+    def _solve(self, pattern: NDArray[np.float64] | None, moves: bool = True) -> None:
+        """Solve the field of these terminal voltages; None: all unit fields, and the whole circuit.
+
+        `moves`: σ is brought up to date first.
+        """
         treatment = self.treatment
         potential = treatment.potential
         assert potential is not None
         assert self.generator is not None
         if potential.terminals != self.generator.terminals:
             potential.set_terminals(self.generator.terminals)
-        potential.update_conductances(treatment.temperature)
+        guess = self.conductance_factor
+        if moves:
+            self.conductance_factor, self.unread_change = self._update_conductances(), 0.0
         try:
-            potential.solve(self.solver.potential_tolerance, self.solver.maximum_iterations)
+            self.circuit = self._read_circuit(potential, pattern, guess)
         except NumericalError as error:
             raise NumericalError(f"at {self.clock.time:.2f} s: {error}") from error
-        matrix, single = potential.admittances()
-        self.circuit, self.conductance_factor, self.unread_change = Circuit(matrix, single), 1.0, 0.0
         if self.admittance is None:
-            self.admittance = matrix
-        self.heat_pattern = None
+            self.admittance = self.circuit.admittance
+        self.heat_pattern, self.solved_pattern = None, pattern
+
+    def _read_circuit(
+        self, potential: ElectricPotential, pattern: NDArray[np.float64] | None, guess: float
+    ) -> Circuit:
+        """The circuit as the fields solved now show it; `guess`: how its conductance has changed."""
+        solver, known = self.solver, self.circuit
+        if pattern is None or known is None or known.electrode_admittance is None:
+            potential.solve(solver.potential_tolerance, solver.maximum_iterations)
+            self.floating_current = 0.0
+            return Circuit(*potential.admittances())
+        expected = known.admittance @ pattern
+        report = potential.solve_drive(
+            pattern,
+            guess * float(pattern @ expected),
+            SHARE_OF_SOLVER * solver.resolve_tolerance,
+            solver.potential_tolerance,
+            solver.maximum_iterations,
+        )
+        self.worst_field_error = max(self.worst_field_error, report.error)
+        found = np.abs([report.currents[list(group)].sum() for group in potential.terminals])
+        floats = np.abs(expected) < NO_CURRENT * np.max(np.abs(expected))
+        self.floating_current = float(np.max(found, where=floats, initial=0.0) / np.max(found))
+        return Circuit(
+            *secant_admittance(
+                known.admittance, known.electrode_admittance, pattern, potential.terminals, report.currents
+            )
+        )
+
+    def _update_conductances(self) -> float:
+        """σ of the middle of the coming step, for which the field is solved.
+
+        Returns what takes the conductance of then to this moment. Where the middle is too far away, or it
+        is not known yet whose field it will be, σ is that of now.
+        """
+        treatment, outlook = self.treatment, self._outlook
+        potential = treatment.potential
+        assert potential is not None
+        leads = self.step_before is not None and self.heat_pattern is not None and not self._pause_ends()
+        self.step_before = None  # the solver overwrites what the outlook is made of
+        if leads:
+            ahead = treatment.workspace.third
+            treatment.bioheat.temperature_ahead(treatment.enthalpy, outlook, ahead)
+            potential.update_conductances(ahead, treatment.heat, self._heating_time)
+            factor, error = potential.drift(
+                treatment.temperature, treatment.heat, heating_time=self._heating_time
+            )
+            if error <= max(self.solver.resolve_tolerance, LARGEST_LEAD):
+                self.solved_for = self.clock.time + outlook.seconds
+                return factor
+        potential.update_conductances(treatment.temperature, treatment.heat, self._heating_time)
+        self.solved_for = self.clock.time
+        return 1.0
 
     def _fit_heat(self, drive: Drive) -> None:
         """Heat field for the drive's voltages; only its scale changes while their ratios stay."""
-        treatment, largest = self.treatment, float(np.max(np.abs(drive.voltages)))
-        pattern = drive.voltages / largest
-        known = self.heat_pattern
-        if known is None or known.shape != pattern.shape or np.max(np.abs(known - pattern)) > 1e-6:
+        treatment = self.treatment
+        if self.solved_pattern is None:
+            self.solved_pattern = unit_pattern(drive.voltages)
+        if self.heat_pattern is None:
             assert treatment.potential is not None
-            scratch = treatment.workspace.first
+            assert self.circuit is not None
+            scratch, pattern = treatment.workspace.first, self.solved_pattern
             self.heat_power = treatment.potential.joule_heating(pattern, scratch, treatment.heat)
             self.heat_pattern = pattern
-            assert self.circuit is not None
+            treatment.learn_needle_heat(pattern, scratch)
             given = float(pattern @ self.circuit.admittance @ pattern)
             error = abs(self.heat_power[0] - given) / given
             self.worst_power_error = max(self.worst_power_error, error)
+            self.worst_floating_current = max(self.worst_floating_current, self.floating_current)
         # the discrete heat is scaled so that it is exactly the power that the generator delivers
         self.power_scale = drive.total_power / self.heat_power[0]
         self.last_voltages, self.last_scale = drive.voltages, self.power_scale
@@ -378,24 +561,22 @@ class Simulation:
     def _record(self, hottest: float, force: bool = False) -> None:
         if not force and self.clock.time < self.next_record - 1e-9:
             return
-        n = len(self.problem.electrodes)
-        drive = self.drive
-        on = drive is not None and drive.on
-        self.records.rows.append(
-            {
-                "time": self.clock.time,
-                "voltage": drive.electrode_voltages.tolist() if on and drive else [0.0] * n,
-                "current": drive.electrode_currents.tolist() if on and drive else [0.0] * n,
-                "power": drive.electrode_powers.tolist() if on and drive else [0.0] * n,
-                "impedance": drive.impedance if on and drive else math.nan,
-                "total_power": drive.total_power if on and drive else 0.0,
-                "hottest_temperature": hottest,
-                "ablated_volume": self._ablated_volume(),
-                "electrical_energy": self.ledger.electrical,
-            }
+        self.records.add(
+            self.clock.time,
+            self.drive,
+            self._sensor_readings(),
+            hottest_temperature=hottest,
+            ablated_volume=self._ablated_volume(),
+            electrical_energy=self.ledger.electrical,
         )
+        for stream in self.treatment.open_vessels.streams:
+            stream.record(self.clock.time)
         interval = self.solver.report_interval
         self.next_record = interval * (math.floor(self.clock.time / interval + 1e-9) + 1)
+
+    def _sensor_readings(self) -> list[list[float]]:
+        """What the sensors of each electrode show at this moment [°C]."""
+        return self.treatment.thermometer.read(self.treatment.temperature)
 
     def _ablated_volume(self) -> float:
         """Volume [m³] of tissue cells dead by the chosen criterion (whole cells: a trace, no outcome)."""
@@ -432,6 +613,7 @@ class Simulation:
         electric_potential = treatment.host(volts)
         counts = (potential.solves, potential.iterations, bioheat.evaluations)
         del volts, bioheat, potential
+        treatment.show_blood()
         treatment.release()  # the results are copies: make room for them
         damage = treatment.damage
         return SimulationResult(
@@ -445,7 +627,7 @@ class Simulation:
             volumetric_heat_source=np.float32(self.last_scale) * treatment.host(treatment.heat),
             electric_potential=electric_potential,
             solid_mask=treatment.solid_mask,
-            traces=self.records.traces(len(self.problem.electrodes)),
+            traces=self.records.traces(),
             audit=self.ledger.close(stored),
             run=RunInfo(
                 backend=self.backend.name,
@@ -464,6 +646,16 @@ class Simulation:
             power_relative_error=self.worst_power_error,
             treatment_time=self.clock.time,
             completed=self.clock.time >= self.protocol.duration - 1e-9,
+            vessels=vessel_results(treatment.open_vessels, self.ledger.walls),
+            units=self.records.unit_names,
+            sensors=self.sensors,
+            events=tuple(self.records.events),
+            unit_impedances=tuple(self.records.impedances),
+            segment_times=tuple(
+                (s.start, min(s.end, self.clock.time))
+                for s in self.protocol.segments
+                if s.start < self.clock.time or s.start == 0.0
+            ),
         )
 
     # ------------------------------------------------------------------ checkpoints
@@ -484,6 +676,8 @@ class Simulation:
         fields: list[NDArray[Any] | None] = [problem.anatomy.labels, problem.exterior_mask]
         for lumen in problem.anatomy.lumens:
             digest.update(lumen.group.encode())
+            if lumen.tree is not None:
+                digest.update(lumen.tree.nodes.tobytes() + lumen.tree.radii.tobytes())
             fields += [lumen.signed_distance, lumen.radius]
         for field_ in fields:
             digest.update(b"none" if field_ is None else np.ascontiguousarray(field_).tobytes())
@@ -500,6 +694,7 @@ class Simulation:
             "sigma": potential.sigma,
             "conductivity": treatment.bioheat.conductivity,
             "perfusion": treatment.bioheat.perfusion,
+            "enthalpy_before": treatment.workspace.first,
         }
         names = ("damage_integral", "thermal_dose", "alive", "dead", "highest_temperature")
         fields |= dict(zip(names, treatment.damage.arrays, strict=True))
@@ -508,6 +703,9 @@ class Simulation:
 
     _PLAIN = (
         "worst_power_error",
+        "worst_floating_current",
+        "worst_field_error",
+        "floating_current",
         "initial_impedance",
         "final_impedance",
         "next_record",
@@ -521,6 +719,8 @@ class Simulation:
         "power_scale",
         "last_scale",
         "_hottest",
+        "power_terminal",
+        "step_before",
     )
 
     def save(self, path: Path) -> None:
@@ -531,18 +731,25 @@ class Simulation:
             "admittance": self.admittance,
             "last_voltages": self.last_voltages,
             "heat_pattern": self.heat_pattern,
+            "solved_pattern": self.solved_pattern,
+            "latest": potential.latest,
+            "field_voltages": potential.solved.voltages,
             "circuit": None if self.circuit is None else self.circuit.admittance,
             "electrode_circuit": None if self.circuit is None else self.circuit.electrode_admittance,
         }
         state = {
             "clock": asdict(self.clock),
             "ledger": asdict(self.ledger),
-            "records": self.records.rows,
+            "power_trend": asdict(self.power_trend),
+            "records": self.records.state(),
+            "segment_ends": sorted(self.protocol.ends.items()),
+            "segment": None if self.segment is None else self.segment.number,
             "plain": {name: getattr(self, name) for name in self._PLAIN},
             "heat_power": self.heat_power,
             "pending": self._pending,
             "wall_heat": self.treatment.bioheat.wall_heat,
             "reading": None if self._reading is None else asdict(self._reading),
+            "streams": [stream.state() for stream in self.treatment.open_vessels.streams],
             "generator": None if self.generator is None else self.generator.state(),
             "terminals": potential.terminals,
             "all_rows": self.treatment.bioheat.all_rows,
@@ -570,8 +777,10 @@ class Simulation:
     def _restore(self, fields: dict[str, NDArray[Any]], state: dict[str, Any]) -> None:
         treatment = self.treatment
         self.clock = Clock(**state["clock"])
+        self.power_trend = LimitedSlope(**state["power_trend"])
+        self.protocol.restore({int(number): float(end) for number, end in state["segment_ends"]})
         # the segment of the last step: at a segment's very end the next one begins with the next step
-        segment = self.protocol.segment_at(max(0.0, self.clock.time - 1e-6))
+        segment = None if state["segment"] is None else self.protocol.segments[state["segment"]]
         last = segment if segment is not None else self.protocol.segments[-1]
         treatment.place(last.electrodes(self.problem.electrodes))
         self._take_over(segment)
@@ -590,6 +799,8 @@ class Simulation:
             potential.restore_conductances()
             self.circuit = Circuit(arrays["circuit"], arrays["electrode_circuit"])
         self.admittance, self.heat_pattern = arrays["admittance"], arrays["heat_pattern"]
+        self.solved_pattern, potential.latest = arrays["solved_pattern"], arrays["latest"]
+        potential.solved.voltages = arrays["field_voltages"].reshape(2 * (len(potential.fields),))
         voltages = arrays["last_voltages"]
         self.last_voltages = np.empty(0) if voltages is None else voltages
         for name in self._PLAIN:
@@ -598,9 +809,15 @@ class Simulation:
         self._pending = None if state["pending"] is None else tuple(state["pending"])
         treatment.bioheat.wall_heat = dict(state["wall_heat"])
         self._reading = None if state["reading"] is None else Reading(**state["reading"])
-        self.ledger, self.records = Ledger(**state["ledger"]), _Records(state["records"])
+        self.ledger = Ledger(**state["ledger"])
+        for stream, kept in zip(treatment.open_vessels.streams, state["streams"], strict=True):
+            stream.restore(kept)
+        self.records.restore(state["records"])
         if self.generator is not None and state["generator"] is not None:
             self.generator.restore(state["generator"])
+        if self.heat_pattern is not None:
+            scratch = self.backend.field(treatment.layout)  # the workspace holds what the outlook needs
+            treatment.learn_needle_heat(self.heat_pattern, scratch)
         potential.solves, potential.iterations, treatment.bioheat.evaluations = state["counts"]
 
 

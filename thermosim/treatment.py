@@ -12,18 +12,19 @@ from thermosim.applicators.electrode import Electrode
 from thermosim.backends.base import Array, Backend, Layout
 from thermosim.config import DamageConfig, ProtocolConfig, SolverConfig, TissueConfig, VesselsConfig
 from thermosim.errors import InputError
-from thermosim.numerics.fitted_links import fit_cooled_wall_links, fit_electrode_links, fit_vessel_links
+from thermosim.numerics.fitted_links import fit_cooled_wall_links, fit_electrode_links
 from thermosim.numerics.link_factors import LinkFactors
 from thermosim.numerics.workspace import Workspace
 from thermosim.physics.bioheat import Bioheat, ThermalLaw, ThermalWall
-from thermosim.physics.damage import DamageModels, DamageState
+from thermosim.physics.damage import DamageModels, DamageState, shutdown_rate
 from thermosim.physics.electric_potential import ConductivityLaw, ElectricPotential, ground_links
+from thermosim.physics.needle_wall_heat import NeedleWallHeat
+from thermosim.physics.thermometer import Thermometer
+from thermosim.physics.vessel_walls import open_vessels
 from thermosim.tissue.laws import enthalpy_from_temperature, temperature_from_enthalpy
 from thermosim.tissue.properties import TissueTable
 
 CONDUCTIVITY_LAWS = {"constant": 0, "linear": 1, "exponential": 2}
-
-VESSEL_MODELS = ("isothermal", "convective", "occluded", "ignored")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,10 @@ class Treatment:
             tissue.initial_temperature if tissue.boundary_temperature is None else tissue.boundary_temperature
         )
         self.table = TissueTable.build(tissue, anatomy.structures)
-        self._anatomy_labels, self._vessel_walls = self._vessels()
+        self.open_vessels = open_vessels(
+            anatomy, problem.vessels, tissue, self.lumen, self.table.thermal_conductivity
+        )
+        self._anatomy_labels, self._vessel_walls = self.open_vessels.labels, self.open_vessels.walls
         self.labels = backend.field(self.layout, 0, "uint8")
         self.reference = tissue.initial_temperature
         border = self.boundary_temperature - self.reference
@@ -80,7 +84,7 @@ class Treatment:
         # temperatures on the device are counted from the initial one: see kernels/bioheat.cu
         self.enthalpy = backend.field(self.layout, border)
         self.layout.interior(self.enthalpy)[:] = 0.0
-        for cells, blood in reversed(self._blood_cells):  # the first group's cells are in all later lists
+        for cells, blood in reversed(self.open_vessels.blood_cells):  # the first group's cells are in all later lists
             where = backend.asarray(self.layout.memory_index(cells), "int32")
             self.enthalpy[where] = np.float32(blood - self.reference)
         self.temperature = self.enthalpy  # one field until something boils: see Bioheat.advance
@@ -119,6 +123,7 @@ class Treatment:
             reference=tissue.initial_temperature,
             shutdown=damage.perfusion_shutdown,
             shutdown_threshold=damage.three_state_threshold,
+            death=shutdown_rate(damage),
         )
 
     def _conductivity_law(self) -> ConductivityLaw:
@@ -127,8 +132,8 @@ class Treatment:
             np.concatenate([v, np.zeros(2), np.tile(v, self.n_inertias)]).astype(np.float32)
             for v in (table.electrical_conductivity, table.electrical_conductivity_slope)
         )
-        if self._blood_tissue is not None:
-            blood = tissue.tissues[self._blood_tissue]
+        if self.open_vessels.blood_tissue is not None:
+            blood = tissue.tissues[self.open_vessels.blood_tissue]
             sigma[self.lumen] = blood.electrical_conductivity
             slope[self.lumen] = blood.electrical_conductivity_slope
         is_blood = np.zeros_like(sigma)
@@ -142,58 +147,10 @@ class Treatment:
             tissue.conductivity_collapse_width,
             tissue.conductivity_collapse_factor,
             tissue.initial_temperature,
+            self.thermal_law.inverse_capacity,
         )
 
     # ------------------------------------------------------------------ vessels and needles
-
-    def _vessels(self) -> tuple[NDArray[np.uint8], list[ThermalWall]]:
-        """Labels with open lumens marked, and the walls of the vessels that take heat."""
-        problem, anatomy = self.problem, self.problem.anatomy
-        labels = anatomy.labels.copy()
-        self._blood_cells: list[tuple[NDArray[np.int64], float]] = []
-        self._blood_tissue: str | None = None
-        liver = next((s for s in anatomy.structures if s.role == "organ"), anatomy.structures[0])
-        walls = []
-        for lumen in anatomy.lumens:
-            own = problem.vessels.groups.get(lumen.group)
-            model = (own and own.model) or problem.vessels.model
-            if model not in VESSEL_MODELS:
-                raise InputError(f"vessels model {model!r}: choose one of {', '.join(VESSEL_MODELS)}")
-            members = [s.label for s in anatomy.structures if s.vessel_group == lumen.group]
-            inside = np.isin(labels, members)
-            if model == "ignored":
-                labels[inside] = liver.label
-            if model in ("occluded", "ignored"):
-                continue
-            film = problem.vessels.heat_transfer_coefficient
-            blood = problem.vessels.blood_temperature
-            if own is not None:
-                film = film if own.heat_transfer_coefficient is None else own.heat_transfer_coefficient
-                blood = blood if own.blood_temperature is None else own.blood_temperature
-            k = problem.tissue.tissues[liver.tissue].thermal_conductivity
-            links = fit_vessel_links(
-                self.grid,
-                lumen.signed_distance,
-                lumen.radius,
-                k / film if model == "convective" else 0.0,
-            )
-            labels[inside] = self.lumen
-            labels.ravel()[links.solid_cells] = self.lumen
-            walls.append(ThermalWall(f"vessel:{lumen.group}", links, [blood]))
-            self._blood_cells.append((np.flatnonzero(labels.ravel() == self.lumen), blood))
-            self._check_blood(lumen.group)
-        return labels, walls
-
-    def _check_blood(self, group: str) -> None:
-        """What flows in the open vessels is one tissue."""
-        for structure in self.problem.anatomy.structures:
-            if structure.vessel_group == group:
-                if self._blood_tissue not in (None, structure.tissue):
-                    raise InputError(
-                        f"open vessels are made of {self._blood_tissue!r} and {structure.tissue!r} "
-                        f"({structure.name}); give all of them one tissue, such as blood"
-                    )
-                self._blood_tissue = structure.tissue
 
     def place(self, electrodes: tuple[Electrode, ...]) -> None:
         """Put the needles where they are to be; tissue keeps its state.
@@ -227,6 +184,8 @@ class Treatment:
         self._tissue_labels, self._exterior_walls = labels, exterior
         self.electrodes = electrodes
         self.solid_mask = metal.reshape(grid.shape)
+        points = [e.sensors for e in electrodes]
+        self.thermometer = Thermometer(backend, self.layout, grid, points, self.solid_mask, self.reference)
         self.cool_needles(True)
         if len(vacated):
             self._fill(vacated, metal)
@@ -234,6 +193,7 @@ class Treatment:
     def cool_needles(self, pump_is_on: bool) -> None:
         """Let coolant flow in the needles that have it, or stop it: then their walls pass no heat."""
         walls = [*self._vessel_walls]
+        self._needle_heat: NeedleWallHeat | None = None
         if pump_is_on:
             walls += self._cooled_walls(self.electrodes)
         if self._exterior_walls is not None:
@@ -280,13 +240,16 @@ class Treatment:
         film = [electrodes[i].coolant_heat_transfer for i in cooled]
         links = fit_cooled_wall_links(self.grid, [electrodes[i].geometry for i in cooled], k, film)
         temperatures = [float(electrodes[i].coolant_temperature or 0.0) for i in cooled]
+        self._needle_heat = NeedleWallHeat(
+            self.backend, self.layout, links, cooled, [t - self.reference for t in temperatures]
+        )
         return [ThermalWall("needles", links, temperatures)]
 
     def _ground(
         self, electrodes: tuple[Electrode, ...], metal: NDArray[np.bool_]
     ) -> tuple[tuple[NDArray[np.int64], NDArray[np.float64]], LinkFactors | None]:
         """Links to ground, and thermal links to cells outside the body."""
-        middle = np.mean([0.5 * (e.axis_start + e.axis_end) for e in electrodes], axis=0)
+        middle = np.mean([e.center for e in electrodes], axis=0)
         center = middle - self.grid.lower_corner
         cells, factors = ground_links(self.grid.shape, self.problem.protocol.ground, self.spacing, center)
         mask = self.problem.exterior_mask
@@ -301,8 +264,9 @@ class Treatment:
         rim = np.flatnonzero(count)
         # half a cell to the surface, whose place is known to half a cell only
         weight = np.asarray(2.0 * count.ravel()[rim])
-        unique, inverse = np.unique(np.concatenate([cells, rim]), return_inverse=True)
-        total = np.bincount(inverse, weights=np.concatenate([factors, weight]))
+        bath = slice(None) if self.problem.protocol.ground != "none" else slice(0)  # an isolated bath
+        unique, inverse = np.unique(np.concatenate([cells, rim[bath]]), return_inverse=True)
+        total = np.bincount(inverse, weights=np.concatenate([factors, weight[bath]]))
         exterior = LinkFactors(
             np.flatnonzero(mask),
             np.empty(0, np.int64),
@@ -351,6 +315,44 @@ class Treatment:
                 waiting.discard(cell)
         for f, values_host in zip(fields, host, strict=True):
             self.layout.interior(f)[:] = self.backend.asarray(values_host, "float32")
+
+    # ------------------------------------------------------------------ blood
+
+    def learn_needle_heat(self, voltages: NDArray[np.float64], scratch: Array) -> None:
+        """Remember the heat on the links to cooled needles for these terminal voltages [V]."""
+        potential = self.potential
+        if self._needle_heat is None or potential is None:
+            return
+        of_electrodes = np.zeros(len(self.electrodes))
+        for voltage, terminal in zip(voltages, potential.terminals, strict=True):
+            of_electrodes[list(terminal)] = voltage
+        potential.superpose(voltages, scratch)
+        self._needle_heat.learn(scratch, potential.sigma, of_electrodes)
+
+    def cool_needle_heat(self, power: float) -> None:
+        """Let the coolant take the heat that arises at its walls, `power` times that of the field learnt."""
+        if self._needle_heat is not None:
+            values = self._needle_heat.seeming_temperatures(self.bioheat.conductivity, power)
+            self.bioheat.set_link_temperatures("needles", values)
+
+    def follow_blood(self, power: float, step: float) -> None:
+        """Let blood that warms along its way follow the tissue, before a step of `step` seconds."""
+        for stream in self.open_vessels.streams:
+            stream.follow(
+                self.backend, self.layout, self.bioheat, self.temperature, self.heat, power, step
+            )
+
+    def book_blood(self, step: float) -> None:
+        """Book what that blood carried away in the step."""
+        for stream in self.open_vessels.streams:
+            stream.book(self.bioheat, step)
+
+    def show_blood(self) -> None:
+        """Give the cells of such vessels the temperature of their blood, for the result."""
+        for stream in self.open_vessels.streams:
+            where = self.backend.asarray(self.layout.memory_index(stream.cells), "int32")
+            values = self.backend.asarray(stream.mean[stream.cell_segments] - self.reference, "float32")
+            self.temperature[where] = values
 
     # ------------------------------------------------------------------ access
 

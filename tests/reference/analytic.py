@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import erfc
+from scipy.integrate import quad
+from scipy.special import erfc, i0, i1, k0, k1
 
 Real = NDArray[np.float64]
 
@@ -83,7 +84,73 @@ def slab_source_rise(
     )
 
 
+def coaxial_resistance(radius: float, outer: float, length: float, sigma: float) -> float:
+    """R = ln(b/a)/(2π σ L) [Ω] between a needle of radius a and a coaxial cylinder of radius b."""
+    return math.log(outer / radius) / (2.0 * math.pi * sigma * length)
+
+
+def cooled_needle_rise(
+    distance: ArrayLike,
+    radius: float,
+    outer: float,
+    line_heating: float,
+    conductivity: float,
+    perfusion: float,
+    film: float,
+    coolant_rise: float,
+) -> Real:
+    """Steady rise above arterial temperature [K] beside a long cooled needle that drives a radial current.
+
+    θ'' + θ'/r − m² θ = −A/(k r²), m² = W/k, because q = σ (dφ/dr)² = A/r² with A = σ V²/ln²(b/a);
+    k θ'(a) = h (θ(a) − θ_c) at the wall, θ(b) = 0. With the modified Bessel functions as solutions of the
+    homogeneous equation (Wronskian 1/r) and variation of parameters
+
+    θ = α I₀(m r) + β K₀(m r) − (A/k) ∫_a^r [I₀(m r) K₀(m s) − K₀(m r) I₀(m s)] ds/s.
+
+    The steady state of the problem of López Molina, Rivera & Berjano 2012, Math Probl Eng 2012:834807,
+    doi:10.1155/2012/834807, who prescribe the wall's temperature (h → ∞) and let b → ∞.
+
+    Parameters
+    ----------
+    distance : r from the axis [m]. radius, outer : a, b [m]. line_heating : A [W/m].
+    conductivity : k [W/(m K)]. perfusion : W [W/(m³ K)]. film : h [W/(m² K)]. coolant_rise : θ_c [K].
+    """
+    m = math.sqrt(perfusion / conductivity)
+
+    def forced(r: float) -> float:
+        value, _ = quad(lambda s: (i0(m * r) * k0(m * s) - k0(m * r) * i0(m * s)) / s, radius, r, epsabs=0.0)
+        return float(-line_heating / conductivity * value)
+
+    wall = [
+        conductivity * m * i1(m * radius) - film * i0(m * radius),
+        -conductivity * m * k1(m * radius) - film * k0(m * radius),
+    ]
+    matrix = np.array([wall, [i0(m * outer), k0(m * outer)]])
+    grown, fading = np.linalg.solve(matrix, [-film * coolant_rise, -forced(outer)])
+    r = np.asarray(distance, dtype=np.float64)
+    extra = np.array([forced(float(v)) for v in r.ravel()]).reshape(r.shape)
+    return np.asarray(grown * i0(m * r) + fading * k0(m * r) + extra)
+
+
 # ---------------------------------------------------------------------------- transient heat
+
+
+def heat_kernel(position: ArrayLike, source: float, time: float, length: float, diffusivity: float) -> Real:
+    """Green's function [1/m] of heat on 0 < x < L between cold ends, by images.
+
+    Reflected with alternating sign, a source between cold ends is a periodic array of period 2L, so that
+    G = Σ_n [g(x − s + 2nL) − g(x + s + 2nL)], g(x) = exp(−x²/(4αt))/√(4παt): the difference of two
+    Green's functions of the periodic line (Carslaw & Jaeger 1959, §10.10 and §14.3). In three dimensions
+    the product of one for each axis, times exp(−W t/(ρc)) for perfusion (Gao, Langer & Corry 1995,
+    Int J Hyperthermia 11:267).
+    """
+    x, width = np.asarray(position, dtype=np.float64), 4.0 * diffusivity * time
+    reach = math.ceil(6.5 * math.sqrt(width) / (2.0 * length)) + 1  # e^−42 is nothing
+    total = np.zeros_like(x)
+    for n in range(-reach, reach + 1):
+        total += np.exp(-((x - source + 2 * n * length) ** 2) / width)
+        total -= np.exp(-((x + source + 2 * n * length) ** 2) / width)
+    return np.asarray(total / math.sqrt(math.pi * width))
 
 
 def decay_rate(

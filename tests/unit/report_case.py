@@ -16,10 +16,13 @@ from thermosim.anatomy.anatomy import Anatomy, Structure, TriangleSurface
 from thermosim.anatomy.grid import Grid
 from thermosim.applicators.electrode import Electrode
 from thermosim.outcome.results import AblationZone, MarginStatistics, Outcome, StructureAtRisk, TumorMargin
+from thermosim.report.generator_log import GeneratorLog
 from thermosim.simulation import EnergyAudit, RunInfo, SimulationResult, Traces
+from thermosim.simulation_result import Sensor, StreamResult, TreatmentEvent, UnitImpedance, VesselResult
 
 CENTER = np.array([-0.055, -0.010, 0.120])
 TUMOR_RADII = np.array([0.013, 0.012, 0.014])
+NEEDLES = ("needle 1", "needle 2", "needle 3")
 
 
 def _surface(mesh: pv.PolyData) -> TriangleSurface:
@@ -69,7 +72,7 @@ def make_case(
         tip = CENTER + 0.010 * (math.cos(angle) * across + math.sin(angle) * up) - 0.016 * shaft
         electrodes.append(
             Electrode(
-                f"needle {index + 1}",
+                NEEDLES[index],
                 tuple(tip),
                 tuple(tip + 0.11 * shaft),
                 0.735e-3,
@@ -187,6 +190,15 @@ def make_case(
         admittance_matrix=np.diag([0.012, 0.011, 0.012]) - 0.002,
         power_relative_error=2e-13,
         treatment_time=720.0,
+        vessels=_vessels(),
+        units=NEEDLES,
+        sensors=tuple(Sensor(name, name) for name in NEEDLES),
+        events=(
+            TreatmentEvent(0.0, "pulse", " + ".join(NEEDLES), 45.0),
+            TreatmentEvent(300.0, "limit:maximum_voltage", " + ".join(NEEDLES), 100.0),
+        ),
+        unit_impedances=tuple(UnitImpedance(name, 0, 186.0, 273.0) for name in NEEDLES),
+        segment_times=((0.0, 720.0),),
     )
 
     def beside(*offset: float) -> np.ndarray:
@@ -204,6 +216,27 @@ def make_case(
         tube = pv.Spline(np.array(path_points), 60).tube(radius=0.004, n_sides=20)
         surfaces[name] = _surface(tube.extract_surface(algorithm=None))
     return result, outcome, surfaces, _config(path)
+
+
+def _vessels() -> tuple[VesselResult, ...]:
+    ends = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.02], [0.0, 0.0, 0.04]])
+    stream = StreamResult(
+        120.0,
+        2120.0,
+        3e-5,
+        np.array([0.0, 5.0]),
+        np.array([37.0, 37.6]),
+        ends[:-1],
+        ends[1:],
+        np.full(2, 3e-3),
+        np.full(2, 1.4e-5),
+        np.array([37.1, 37.5]),
+        np.array([37.2, 37.9]),
+    )
+    return (
+        VesselResult("portal_vein", "advective", 1.4e-5, (800.0, 1000.0, 1500.0), 37.0, 2000.0, stream),
+        VesselResult("hepatic_vein", "isothermal", None, None, 37.0, 2100.0),
+    )
 
 
 def _traces() -> Traces:
@@ -224,6 +257,19 @@ def _traces() -> Traces:
         37 + 66 * (1 - np.exp(-time / 90)) - np.where(on, 0, (time - 720) * 0.4),
         33e-6 * (1 - np.exp(-time / 300)) ** 2,
         np.cumsum(power) * 5,
+        np.repeat(voltage[:, None], 3, axis=1),
+        np.divide(each, voltage[:, None], out=np.zeros_like(each), where=voltage[:, None] > 0),
+        each,
+        np.where(on[:, None], impedance[:, None] / share, np.nan),
+        37 + 30 * (1 - np.exp(-time[:, None] / 90)) * share,
+    )
+
+
+def make_log() -> GeneratorLog:
+    """What a real generator may have logged of the case."""
+    time = np.arange(1.0, 700.0, 3.0)
+    return GeneratorLog(
+        time, {"power_w": 44 + 10 * np.sin(time / 60), "temperature_c": np.full(len(time), 45.0)}
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import thermosim
 from thermosim import checks
 from thermosim.applicators.electrode import Electrode
+from thermosim.applicators.protocol import Protocol
 from thermosim.build import (
     CHECKPOINT_FILE,
     RESUME_FILE,
@@ -70,7 +71,7 @@ def test_an_absurd_spacing_is_refused_without_allocating():
 def test_unknown_needles_of_a_segment_are_refused():
     protocol = load_case("quick", ["protocol.segments=[{duration_min:1,needles:[left]}]"]).config.protocol
     with pytest.raises(InputError, match="'left' is not in the layout; it has needle_1"):
-        checks.check_segment_needles(protocol, ["needle_1"])
+        Protocol(protocol, ["needle_1"])
 
 
 def test_a_case_survives_being_stored_for_resuming(tmp_path):

@@ -78,6 +78,62 @@ def two_segments() -> Problem:
     )
 
 
+def held() -> Problem:
+    """A temperature held for 10 s, then a second segment at constant settings begins early."""
+    generator = GeneratorConfig(
+        mode="temperature_controlled", power=12.0, target_temperature=55.0, hold_time=10.0
+    )
+    return small_problem(
+        anatomy=plain_anatomy((24, 24, 24), 2.5e-3),
+        generator=generator,
+        segments=[
+            SegmentConfig(duration_min=4.0),
+            SegmentConfig(duration_min=3.0, pull_back_mm=5.0, target_temperature=50.0),
+        ],
+        cooling=10.0,
+    )
+
+
+def rolling_off() -> Problem:
+    generator = GeneratorConfig(
+        mode="ramp_to_roll_off",
+        power=45.0,
+        power_ramp=30.0,
+        impedance_rise=8.0,
+        pause=10.0,
+        power_reduction=0.7,
+    )
+    return small_problem(
+        anatomy=plain_anatomy((24, 24, 24), 2.5e-3),
+        generator=generator,
+        segments=[SegmentConfig(duration_min=5.0), SegmentConfig(duration_min=0.2)],
+        cooling=10.0,
+    )
+
+
+def constant_current() -> Problem:
+    generator = GeneratorConfig(mode="constant_current", current=0.3, maximum_impedance=150.0)
+    return small_problem(
+        anatomy=plain_anatomy((24, 24, 24), 2.5e-3), generator=generator, segments=[SegmentConfig(0.5)]
+    )
+
+
+def multipolar() -> Problem:
+    needles = (
+        needle("a", (0.0, 0.009, -0.010)),
+        needle("b", (0.008, -0.006, -0.010)),
+        needle("c", (-0.008, -0.006, -0.010)),
+    )
+    return small_problem(
+        anatomy=plain_anatomy((24, 24, 24), 2.5e-3),
+        electrodes=needles,
+        generator=GeneratorConfig(mode="constant_power", power=15.0),
+        segments=[SegmentConfig(duration_min=0.6, drive="bipolar", dwell_time=5.0)],
+        ground="none",
+        cooling=5.0,
+    )
+
+
 Stop = Callable[[Progress], bool]
 
 
@@ -110,6 +166,8 @@ def check_identical(one: SimulationResult, other: SimulationResult) -> None:
         a, b = getattr(one.traces, name), getattr(other.traces, name)
         assert np.array_equal(a, b, equal_nan=True), name
     assert one.audit == other.audit
+    for name in ("units", "sensors", "events", "unit_impedances", "segment_times", "treatment_time"):
+        assert getattr(one, name) == getattr(other, name), name
     assert one.initial_impedance == other.initial_impedance
     assert one.final_impedance == other.final_impedance
     assert one.power_relative_error == other.power_relative_error
@@ -120,6 +178,11 @@ def check_identical(one: SimulationResult, other: SimulationResult) -> None:
 
 def after(time: float) -> Stop:
     return lambda progress: progress.time >= time - 1e-6
+
+
+def after_an_early_end(planned: float) -> Stop:
+    """Once the whole duration is less than was `planned` [s]."""
+    return lambda progress: progress.duration < planned - 1.0
 
 
 def in_a_pause(progress: Progress) -> bool:
@@ -139,6 +202,13 @@ def in_a_pause(progress: Progress) -> bool:
         (two_segments, [after(30.2)]),  # right after the needles have moved
         (two_segments, [after(45.0)]),  # where the sequence moves on
         (two_segments, [after(60.0)]),  # at the end of the treatment
+        (held, [after(9.0)]),  # on the way to the target
+        (held, [after(50.0), after(75.0)]),
+        (held, [after_an_early_end(430.0)]),
+        (rolling_off, [in_a_pause]),
+        (rolling_off, [after_an_early_end(322.0)]),
+        (constant_current, [after(11.0)]),
+        (multipolar, [after(12.0), after(25.0)]),
     ],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(
@@ -153,6 +223,18 @@ def test_the_pausing_case_does_pause_and_boil() -> None:
     on = result.traces.total_power[result.traces.time < 85.0] > 0.0
     assert not on.all()
     assert result.traces.hottest_temperature.max() > 100.0
+
+
+def test_the_cases_that_end_early_do() -> None:
+    for problem, planned in ((held(), 430.0), (rolling_off(), 322.0)):
+        told: list[Progress] = []
+        result = run(problem, select("cpu", 1), callbacks=[told.append])
+        assert result.completed
+        assert told[0].duration == pytest.approx(planned)
+        assert result.treatment_time == told[-1].duration < planned - 30.0
+        assert np.all(np.diff([p.duration for p in told]) <= 0.0)
+        (_, first_end), (second_start, _) = result.segment_times
+        assert first_end == second_start
 
 
 def test_checkpoints_are_written_in_time_and_change_nothing(tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ def test_pull_back_adds_up_over_the_segments() -> None:
         ({"voltage": 101.0}, "limit of 100 V"),
         ({"power": 201.0}, "limit of 200 W"),
         ({"drive": "switching", "dwell_time": 0.0}, "dwell_time"),
+        ({"drive": "switching", "dwell_time": 61.0}, "dwell_time=61 s is longer than the segment of 1 min"),
+        ({"drive": "bipolar"}, "isolated generator, but protocol.ground='faces'"),
+        ({"pairs": [["a", "b"]]}, "pairs is for drive: bipolar"),
     ],
 )
 def test_a_segment_that_makes_no_sense_is_refused(change: dict[str, object], words: str) -> None:
@@ -82,6 +85,23 @@ def test_a_segment_that_makes_no_sense_is_refused(change: dict[str, object], wor
         ({"mode": "impedance_controlled", "power": 2.0}, "below minimum_power=5 W"),
         ({"mode": "impedance_controlled", "power_reduction": 1.5}, "power_reduction=1.5"),
         ({"mode": "impedance_controlled", "impedance_rise": math.inf}, "impedance_rise"),
+        (
+            {"mode": "impedance_controlled", "impedance_ceiling": 200.0, "maximum_impedance": 150.0},
+            "impedance_ceiling=200 Ω lies above maximum_impedance=150 Ω",
+        ),
+        ({"mode": "ramp_to_roll_off", "phases": 0}, "phases=0"),
+        ({"mode": "ramp_to_roll_off", "power_drop": 1.0}, "power_drop=1"),
+        ({"mode": "ramp_to_roll_off", "minimum_power": 40.0}, "power=30 W is below minimum_power=40 W"),
+        ({"mode": "temperature_controlled", "controlled_sensor": "warm"}, "controlled_sensor='warm'"),
+        ({"mode": "temperature_controlled", "hold_time": 61.0}, "hold_time=61 s is longer than the 60 s"),
+        ({"mode": "temperature_controlled", "control_interval": 5.0}, "control_interval=5 s is too long"),
+        ({"mode": "temperature_controlled", "power": 0.0}, "power=0 must be positive"),
+        ({"mode": "constant_current", "current": 7.0}, "current=7 A exceeds maximum_current=2 A times the 3"),
+        (
+            {"mode": "constant_power", "power": 100.0, "maximum_voltage": 10.0},
+            "power=100 W can never be reached with maximum_voltage=10 V and .*, which allow 60 W",
+        ),
+        ({"maximum_impedance": 0.0}, "maximum_impedance=0 must be positive"),
     ],
 )
 def test_a_generator_that_contradicts_itself_is_refused(change: dict[str, object], words: str) -> None:
@@ -95,3 +115,81 @@ def test_an_empty_protocol_and_negative_cooling_are_refused() -> None:
         Protocol(ProtocolConfig(), NAMES)
     with pytest.raises(InputError, match="cooling_after_min=-1"):
         Protocol(ProtocolConfig(segments=[SegmentConfig(duration_min=1.0)], cooling_after_min=-1.0), NAMES)
+
+
+# ---------------------------------------------------------------------------- units and pairs
+
+UNITS = ["one.distal", "one.proximal", "cluster", "cluster"]
+DEVICES = ["one", "one", "cluster", "cluster"]
+
+
+def multipolar(segment: SegmentConfig, ground: str = "none") -> Protocol:
+    config = ProtocolConfig(segments=[segment], ground=ground)
+    return Protocol(config, ["one d", "one p", "c1", "c2"], UNITS, DEVICES)
+
+
+def test_segments_name_devices_poles_and_single_electrodes() -> None:
+    def active(*names: str) -> tuple[int, ...]:
+        return multipolar(SegmentConfig(1.0, needles=list(names)), "faces").segments[0].active
+
+    assert active("one") == (0, 1)
+    assert active("one.proximal") == (1,)
+    assert active("one p") == (1,)
+    assert active("cluster") == (2, 3)
+    assert active() == (0, 1, 2, 3)
+    with pytest.raises(InputError, match=r"'c1' is not in the layout; it has one, cluster, one\.distal"):
+        active("c1")  # bonded to c2
+    with pytest.raises(InputError, match="twice"):
+        active("one", "one.distal")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"pairs": [["one.distal", "one"]]},
+            "'one' is no unit that the segment drives; these are one.distal",
+        ),
+        ({"pairs": [["cluster", "cluster"]]}, "two different units"),
+        ({"pairs": [["cluster"]]}, "two different units"),
+        ({"pairs": [["one.distal", "cluster"], ["cluster", "one.distal"]]}, "twice"),
+        ({"needles": ["cluster"]}, "drives cluster alone; a pair needs two units"),
+        ({"needles": ["one"], "pairs": [["one.distal", "cluster"]]}, "'cluster' is no unit"),
+    ],
+)
+def test_pairs_that_are_none_are_refused(change: dict[str, object], words: str) -> None:
+    segment = replace(SegmentConfig(duration_min=1.0, drive="bipolar"), **change)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=words):
+        multipolar(segment)
+
+
+def test_a_ground_and_a_bipolar_drive_exclude_each_other() -> None:
+    bipolar = SegmentConfig(1.0, "bipolar")
+    assert multipolar(bipolar).generator(multipolar(bipolar).segments[0]).terminals == ((0,), (1,), (2, 3))
+    with pytest.raises(InputError, match="isolated generator"):
+        multipolar(bipolar, "far_field")
+    with pytest.raises(InputError, match=r"drive=together has no way back .*ground=none"):
+        multipolar(SegmentConfig(1.0))
+
+
+@pytest.mark.parametrize("mode", ["temperature_controlled", "ramp_to_roll_off"])
+@pytest.mark.parametrize("drive", ["switching", "bipolar"])
+def test_modes_with_a_history_cannot_switch(mode: str, drive: str) -> None:
+    segments, ground = [SegmentConfig(1.0, drive)], "none" if drive == "bipolar" else "faces"
+    config = ProtocolConfig(GeneratorConfig(mode=mode), segments, ground)
+    with pytest.raises(InputError, match="cannot switch"):
+        Protocol(config, NAMES)
+
+
+def test_a_segment_that_ends_early_brings_the_others_forward() -> None:
+    protocol = Protocol(two_burns(), NAMES)
+    protocol.finish(0, 100.0)
+    first, second = protocol.segments
+    assert (first.end, second.start, second.end, protocol.duration) == (100.0, 100.0, 460.0, 550.0)
+    assert protocol.segment_at(100.0) is second
+    again = Protocol(two_burns(), NAMES)
+    again.restore(protocol.ends)
+    assert again.segments == protocol.segments
+    protocol.finish(1, 100.0)  # at once
+    assert protocol.segment_at(100.0) is None
+    assert protocol.duration == 190.0

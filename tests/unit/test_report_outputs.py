@@ -30,7 +30,8 @@ from thermosim.report.poses import poses
 from thermosim.report.summary import plain, summarize
 from thermosim.report.zones import zone_mask
 
-make_case = runpy.run_path(str(Path(__file__).with_name("report_case.py")))["make_case"]
+CASE = runpy.run_path(str(Path(__file__).with_name("report_case.py")))
+make_case, make_log = CASE["make_case"], CASE["make_log"]
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "outputs.md"
 NASTY = "A <script>alert(1)</script> & \"quoted\" 'case'"
 BROKEN_OPENGL = [sys.executable, "-c", "import os; os.abort()"]
@@ -45,7 +46,7 @@ def case():
 def written(case, tmp_path_factory):
     """All files of a run, once for the whole module."""
     folder = tmp_path_factory.mktemp("outputs") / "new"
-    return writer.write_outputs(folder, *case, NASTY, OutputConfig(str(folder)))
+    return writer.write_outputs(folder, *case, NASTY, OutputConfig(str(folder)), make_log())
 
 
 def test_every_file_is_there_and_nothing_else(written):
@@ -95,6 +96,8 @@ def key_paths(value, path=""):
         "tumors[].margin_percentiles_mm": "<percent>",
         "tumors[].shell_coverage": "<distance>",
         "run.versions": "<package>",
+        "generator.event_counts": "<kind>",
+        "generator_log.deviation": "<quantity>",
     }
     whole = path.startswith(("settings.", "tumors[].without_capsule")) or (
         isinstance(value, list) and path.endswith(("_mm", "_s", "shape"))
@@ -125,6 +128,7 @@ def test_every_dataset_is_documented_with_its_units(written):
     def visit(name, item):
         if isinstance(item, h5py.Dataset):
             name = re.sub(r"^zones/.*", "zones/<criterion>", re.sub(r"tumor_\d+", "tumor_<n>", name))
+            name = re.sub(r"^vessels/[^/]+", "vessels/<group>", name)
             assert item.attrs["long_name"]
             found[name] = item.attrs["units"]
 
@@ -238,8 +242,12 @@ def test_needles_that_are_pulled_back_are_shown_at_each_place(case):
         {"duration_min": 6.0, "pull_back_mm": 10.0},  # begins when the run ends: never reached
     ]
     moving = {**config, "protocol": {**config["protocol"], "segments": segments}}
+    short = dataclasses.replace(result, segment_times=((0.0, 100.0), (100.0, 250.0)), treatment_time=250.0)
+    assert len(poses(short, moving)) == 2  # both ended early
+    result = dataclasses.replace(result, segment_times=((0.0, 360.0), (360.0, 720.0)))
     first, last = poses(result, moving)
     assert last == result.electrodes
+    assert summarize(result, outcome, moving, "t")["impedance_ohm"] == {"initial": None, "final": None}
     for before, after in zip(first, last, strict=True):
         way = np.subtract(after.target_point, before.target_point)
         # 1e-12 m: sums of coordinates of centimetres in double precision

@@ -20,9 +20,12 @@ from thermosim.report.meshes import needle_meshes, scene_meshes
 from thermosim.report.page_data import packed_mesh
 from thermosim.report.slices import MOST_CELLS, slice_volume
 from thermosim.report.summary import summarize
+from thermosim.report.trace_charts import Series, chart
 from thermosim.report.verdict import MARGIN_CLASSES, direction_in_words, margin_color, verdict
+from thermosim.simulation_result import TreatmentEvent
 
-make_case = runpy.run_path(str(Path(__file__).with_name("report_case.py")))["make_case"]
+CASE = runpy.run_path(str(Path(__file__).with_name("report_case.py")))
+make_case = CASE["make_case"]
 EVIL = "<script>alert('x')</script>"
 
 
@@ -243,14 +246,44 @@ def test_histogram_adds_up_to_the_whole_surface(case):
 def test_gaps_of_a_trace_stay_gaps():
     minutes = np.arange(6.0)
     values = np.array([1.0, 2.0, np.nan, np.nan, 3.0, 4.0])
-    text = charts.line_chart("Impedance", "Ω", minutes, values, "#000", None)
+    text = chart("Impedance", "Ω", [Series("", "#000", minutes, values)], None)
     path = re.search(r'<path d="(M[^"]*)" fill="none"', text).group(1)
     assert path.count("M") == 2
     assert "nan" not in text.lower()
-    assert "no readings" in charts.line_chart("P", "W", minutes, np.full(6, np.nan), "#000", 0.0)
+    nothing = Series("", "#000", minutes, np.full(6, np.nan))
+    assert "no readings" in chart("P", "W", [nothing], 0.0)
 
 
 def test_colors_have_no_gap():
     assert [margin_color(mm) for mm in (-5.0, 0.0, 4.99, 5.0, 9.99, 10.0, 50.0)] == [
         MARGIN_CLASSES[i][2] for i in (0, 1, 1, 2, 2, 3, 3)
     ]
+
+
+def test_a_measured_curve_lies_over_the_simulated_one_with_events_above():
+    minutes = np.linspace(0.0, 2.0, 5)
+    simulated = Series("simulated", "#24508f", minutes, np.array([10.0, 20.0, 20.0, 0.0, 0.0]), steps=True)
+    measured = Series("measured", "#111111", minutes, np.array([12.0, 18.0, 21.0, 1.0, 0.0]), dashed=True)
+    events = [TreatmentEvent(60.0, "rise", "a <needle>", 120.0), TreatmentEvent(600.0, "pulse", "late", 1.0)]
+    text = chart("Power", "W", [simulated, measured], 0.0, events)
+    assert text.count('fill="none"') == 2
+    assert text.count("stroke-dasharray") == 1
+    assert ">measured</text>" in text
+    # a step holds its value until the next reading: a horizontal run before each drop
+    step = re.search(r'<path d="(M[^"]*)" fill="none" stroke="#24508f"', text).group(1)
+    assert step.count("H") == 4
+    # an event beyond the end of the readings is not drawn
+    assert text.count('v6"') == 1
+    assert "<needle>" not in text
+
+
+def test_the_report_compares_with_a_log():
+    result, outcome, _, config = make_case()
+    log = CASE["make_log"]()
+    summary = summarize(result, outcome, config, "t", log=log)
+    page = report_page(summary, result, outcome, [], None, (), log)
+    assert "Against the generator" in page
+    assert ">measured</text>" in page
+    assert "Against the generator" not in report_page(
+        summarize(result, outcome, config, "t"), result, outcome, [], None
+    )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thermosim.anatomy.grid import Grid
+
+if TYPE_CHECKING:
+    from thermosim.anatomy.vessel_tree import VesselTree
 
 Role = Literal["background", "organ", "tumor", "vessel", "risk"]
 
@@ -46,12 +49,14 @@ class Lumen:
 
     `signed_distance` [m]: distance of each cell centre to the vessel wall, negative in the blood
     (only its values within a few cells of the wall matter). `radius` [m]: local radius of the
-    vessel whose wall is nearest. Both float32 of the grid's shape.
+    vessel whose wall is nearest. Both float32 of the grid's shape. `tree`: centre lines of the whole
+    group, thin branches and what lies beyond the grid included, where blood is followed along them.
     """
 
     group: str
     signed_distance: NDArray[np.float32]
     radius: NDArray[np.float32]
+    tree: VesselTree | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,16 @@ class AnatomySource(Protocol):
         """Lay the structures on an isotropic, axis-aligned grid.
 
         `minimum_vessel_diameter` [m]: vessels thinner than this are left out.
+        """
+        ...
+
+    def vessel_tree(self, group: str) -> VesselTree:
+        """Centre lines of one group of vessels.
+
+        Raises
+        ------
+        InputError
+            If the vessels form loops, so that no way of the blood is known.
         """
         ...
 

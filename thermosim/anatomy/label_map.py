@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from thermosim.anatomy.anatomy import Anatomy, Structure, TriangleSurface
+from thermosim.anatomy.centre_lines import centre_lines
 from thermosim.anatomy.grid import Grid
 from thermosim.anatomy.label_image import LabelImage, read_label_image
 from thermosim.anatomy.layout_on_grid import display_surfaces, lay_on_grid
 from thermosim.anatomy.mesh import smooth, volume, with_volume
 from thermosim.anatomy.rasterize import Solid
 from thermosim.anatomy.surfaces import BACKGROUND, check_structures, structure_from, tumor_centers
+from thermosim.anatomy.vessel_tree import VesselTree
 from thermosim.config import LabelMapAnatomyConfig, StructureConfig
 from thermosim.errors import InputError
 
@@ -109,6 +111,10 @@ class LabelMapSource:
         return lay_on_grid(
             self._background, self._solids, grid, minimum_vessel_diameter, self.extent(), self._notes
         )
+
+    def vessel_tree(self, group: str) -> VesselTree:
+        """Centre lines of one group of vessels, skeletonised."""
+        return centre_lines([s.surface for s in self._solids if s.structure.vessel_group == group], group)
 
     def display_surfaces(self) -> dict[str, TriangleSurface]:
         """All structures as light surfaces, by name."""

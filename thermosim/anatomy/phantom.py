@@ -152,6 +152,10 @@ class PhantomSource:
         reach = shape.outer_radius + 2 * step
         return isosurface(shape, shape.center - reach, shape.center + reach, step)
 
+    def vessel_tree(self, group: str) -> VesselTree:
+        """Centre lines of one group of vessels."""
+        return next(tree for tree in self.trees if tree.group == group)
+
     def display_surfaces(self) -> dict[str, TriangleSurface]:
         """Light surfaces for a picture, by structure name; vessels of at least 2 mm.
 

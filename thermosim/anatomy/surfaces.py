@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermosim.anatomy.anatomy import Anatomy, Role, Structure, TriangleSurface
+from thermosim.anatomy.centre_lines import centre_lines
 from thermosim.anatomy.datasets import locate
 from thermosim.anatomy.grid import LPS_TO_RAS, Grid
 from thermosim.anatomy.layout_on_grid import display_surfaces, lay_on_grid
 from thermosim.anatomy.mesh import centroid, clean, nearest_part
 from thermosim.anatomy.rasterize import Solid
 from thermosim.anatomy.surface_files import read_surface
+from thermosim.anatomy.vessel_tree import VesselTree
 from thermosim.config import StructureConfig, SurfaceConfig, SurfacesAnatomyConfig
 from thermosim.errors import InputError
 from thermosim.units import MILLIMETRE
@@ -83,6 +85,10 @@ class SurfacesSource:
     def rasterize(self, grid: Grid, minimum_vessel_diameter: float) -> Anatomy:
         """Lay the surfaces on an isotropic, axis-aligned grid; overlaps by priority, then role."""
         return lay_on_grid(BACKGROUND, self._solids, grid, minimum_vessel_diameter, None, self._notes)
+
+    def vessel_tree(self, group: str) -> VesselTree:
+        """Centre lines of one group of vessels, skeletonised."""
+        return centre_lines([s.surface for s in self._solids if s.structure.vessel_group == group], group)
 
     def display_surfaces(self) -> dict[str, TriangleSurface]:
         """All structures as light surfaces, by name."""

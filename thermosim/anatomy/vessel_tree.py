@@ -128,11 +128,49 @@ class VesselTree:
         """Number of child segments of each segment."""
         return np.bincount(self.parents[self.parents >= 0], minlength=self.n_segments)
 
-    def pruned(self, minimum_diameter: float) -> VesselTree | None:
-        """The part at least `minimum_diameter` [m] wide and joined to a root; None if nothing is."""
+    def wide_enough(self, minimum_diameter: float) -> NDArray[np.bool_]:
+        """Which segments `pruned` keeps, (m,)."""
         keep = 2 * self.radii >= minimum_diameter * (1 - 1e-9)
         for segment in np.flatnonzero(self.parents >= 0):
             keep[segment] &= keep[self.parents[segment]]
+        return np.asarray(keep)
+
+    def nearest_segment(self, points: Points) -> NDArray[np.int64]:
+        """The segment whose wall is nearest (in the lumen: deepest) to each point (n, 3), shape (n,)."""
+        nearest = np.empty(len(points), np.int64)
+        rows = max(1, 2_000_000 // self.n_segments)
+        for first in range(0, len(points), rows):
+            part = slice(first, first + rows)
+            to_wall = point_segment_distances(points[part], self.starts, self.ends) - self.radii
+            nearest[part] = np.argmin(to_wall, axis=1)
+        return nearest
+
+    def cut(self, length: float) -> tuple[VesselTree, NDArray[np.int64]]:
+        """The same tree in segments of at most `length` [m], and the segment each is a piece of."""
+        count = np.maximum(1, np.ceil(np.linalg.norm(self.ends - self.starts, axis=1) / length - 1e-9))
+        pieces = count.astype(np.int64)
+        source = np.repeat(np.arange(self.n_segments), pieces)
+        last = np.cumsum(pieces) - 1
+        nodes, segments, parents = [*self.nodes], [], []
+        for i in range(self.n_segments):
+            parent = int(self.parents[i])
+            before, first = int(self.segments[i, 0]), -1 if parent < 0 else int(last[parent])
+            for k in range(1, pieces[i] + 1):
+                after = int(self.segments[i, 1])
+                if k < pieces[i]:
+                    after = len(nodes)
+                    nodes.append(self.starts[i] + (self.ends[i] - self.starts[i]) * k / pieces[i])
+                segments.append((before, after))
+                parents.append(first)
+                before, first = after, len(segments) - 1
+        tree = VesselTree(
+            self.group, np.array(nodes), np.array(segments), np.array(parents), self.radii[source]
+        )
+        return tree, source
+
+    def pruned(self, minimum_diameter: float) -> VesselTree | None:
+        """The part at least `minimum_diameter` [m] wide and joined to a root; None if nothing is."""
+        keep = self.wide_enough(minimum_diameter)
         if not keep.any():
             return None
         new = np.cumsum(keep) - 1

@@ -35,23 +35,28 @@ class Circuit:
         return Circuit(factor * self.admittance, None if single is None else factor * single)
 
 
-def terminals_for(drive: str, n_electrodes: int, active: Sequence[int]) -> Terminals:
-    """How a segment bonds electrodes into terminals.
+def terminals_for(drive: str, units: Sequence[str], active: Sequence[int]) -> Terminals:
+    """How a segment bonds electrodes into terminals; those of one unit are bonded always.
 
-    ``together``: one terminal of all active electrodes first, then each other electrode alone;
-    ``sequence`` and ``switching``: every electrode alone, in order.
+    ``together``: one terminal of all active electrodes first, then each other unit; ``sequence``,
+    ``switching`` and ``bipolar``: every unit is a terminal, in the order in which units appear.
+
+    Parameters
+    ----------
+    units : the unit of each electrode. active : indices of the electrodes that the segment drives.
 
     Examples
     --------
-    >>> terminals_for("together", 4, [0, 2])
+    >>> terminals_for("together", ["a", "b", "c", "d"], [0, 2])
     ((0, 2), (1,), (3,))
-    >>> terminals_for("switching", 3, [0, 2])
-    ((0,), (1,), (2,))
+    >>> terminals_for("switching", ["cluster", "cluster", "needle"], [0, 1, 2])
+    ((0, 1), (2,))
     """
+    bonded = {name: tuple(e for e, unit in enumerate(units) if unit == name) for name in dict.fromkeys(units)}
     if drive == "together":
-        others = [e for e in range(n_electrodes) if e not in active]
-        return (tuple(sorted(active)), *((e,) for e in others))
-    return tuple((e,) for e in range(n_electrodes))
+        others = [group for group in bonded.values() if group[0] not in active]
+        return (tuple(sorted(active)), *others)
+    return tuple(bonded.values())
 
 
 def terminal_admittance(admittance: Real, terminals: Terminals) -> Real:
@@ -68,24 +73,39 @@ def bond_matrix(terminals: Terminals, n_electrodes: int) -> Real:
     return bond
 
 
-def unit_voltages(admittance: Real, active: int) -> tuple[Real, float]:
-    """Voltages with the active terminal at 1 V and the others floating, and the conductance G [S].
+def unit_voltages(admittance: Real, active: int, sink: int | None = None) -> tuple[Real, float]:
+    """Voltages per volt of the generator, all undriven terminals floating, and the conductance G [S].
 
-    A floating terminal carries no net current: Y_ff V_f = −Y_fa, and G = Y_aa + Y_af V_f.
+    Against the ground (`sink` None) the active terminal is at 1 V. An isolated generator drives the
+    active terminal against the terminal `sink`: V_a − V_s = 1 V and I_a = −I_s; only differences count,
+    and V_a = −V_s = 1/2 V is chosen. A floating terminal carries no net current:
+    Y_ff V_f = −Y_fa V_a − Y_fs V_s, and G = I_a / (V_a − V_s).
 
     Raises
     ------
     NumericalError
         When no current can flow or the matrix is not finite.
+
+    Examples
+    --------
+    Two terminals joined by 10 mS, without any ground:
+
+    >>> voltages, conductance = unit_voltages(np.array([[0.01, -0.01], [-0.01, 0.01]]), 0, 1)
+    >>> voltages.tolist(), conductance
+    ([0.5, -0.5], 0.01)
     """
     if not np.all(np.isfinite(admittance)):
         raise NumericalError("the admittance matrix is not finite; the potential did not converge")
     voltages = np.zeros(len(admittance))
     voltages[active] = 1.0
-    floating = np.flatnonzero(voltages == 0.0)
+    driven = np.array([active])
+    if sink is not None:
+        voltages[active], voltages[sink] = 0.5, -0.5
+        driven = np.array([active, sink])
+    floating = np.setdiff1d(np.arange(len(admittance)), driven)
     if floating.size:
         try:
-            coupling = admittance[floating, active]
+            coupling = admittance[np.ix_(floating, driven)] @ voltages[driven]
             voltages[floating] = np.linalg.solve(admittance[np.ix_(floating, floating)], -coupling)
         except np.linalg.LinAlgError as error:
             raise NumericalError("a floating electrode has no link to tissue at all") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thermosim.anatomy.grid import Grid, Vector
+from thermosim.anatomy.grid import Grid
+from thermosim.applicators.devices import electrodes_of, tip_beyond_middle
 from thermosim.applicators.electrode import Electrode
+from thermosim.applicators.tines import side_vectors
 from thermosim.config import ApplicatorConfig, LayoutConfig, NeedleConfig
 from thermosim.errors import InputError
 from thermosim.units import MILLIMETRE
@@ -23,7 +24,7 @@ Point = NDArray[np.float64]
 def electrodes_from(
     layout: LayoutConfig, device: ApplicatorConfig, tumor_centers: dict[str, Point]
 ) -> tuple[Electrode, ...]:
-    """The electrodes of a layout in the patient's frame.
+    """The electrodes of a layout in the patient's frame: of each device one or more.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def electrodes_from(
     if not needles:
         raise InputError("layout.needles is empty and no layout.pattern is given; name at least one needle")
     offset = center if layout.frame == "tumor" or layout.pattern is not None else np.zeros(3)
-    electrodes = tuple(_electrode(needle, device, offset) for needle in needles)
+    electrodes = tuple(part for needle in needles for part in _electrodes(needle, device, offset))
     _check_names(electrodes)
     _check_gaps(electrodes, layout.minimum_gap_mm * MILLIMETRE)
     return electrodes
@@ -83,23 +84,29 @@ def _ring(layout: LayoutConfig, device: ApplicatorConfig) -> list[NeedleConfig]:
     axis = axis / length
     if layout.n_needles > 1 and not layout.pattern_spacing_mm > 0:
         raise InputError(f"layout.pattern_spacing_mm={layout.pattern_spacing_mm:g} must be positive")
-    helper = np.zeros(3)
-    helper[int(np.argmin(np.abs(axis)))] = 1.0
-    first = np.cross(axis, helper)
-    first /= np.linalg.norm(first)
-    second = np.cross(axis, first)
+    first, second = side_vectors(axis)
     count = layout.n_needles
     radius = layout.pattern_spacing_mm / (2.0 * np.sin(np.pi / count)) if count > 1 else 0.0
     angles = np.deg2rad(layout.pattern_rotation_deg) + 2.0 * np.pi * np.arange(count) / count
     reach = max(SHAFT_LENGTH / MILLIMETRE, 2.0 * device.active_length_mm)
+    depth = layout.pattern_depth_mm
+    if depth is None:
+        depth = tip_beyond_middle(device) / MILLIMETRE
     needles = []
     for number, angle in enumerate(angles, start=1):
-        tip = radius * (np.cos(angle) * first + np.sin(angle) * second) - layout.pattern_depth_mm * axis
-        needles.append(NeedleConfig(f"needle_{number}", tip.tolist(), (tip + reach * axis).tolist()))
+        tip = radius * (np.cos(angle) * first + np.sin(angle) * second) - depth * axis
+        needles.append(
+            NeedleConfig(
+                f"needle_{number}",
+                tip.tolist(),
+                (tip + reach * axis).tolist(),
+                rotation_deg=float(np.rad2deg(angle)),
+            )
+        )
     return needles
 
 
-def _electrode(needle: NeedleConfig, device: ApplicatorConfig, offset: Point) -> Electrode:
+def _electrodes(needle: NeedleConfig, device: ApplicatorConfig, offset: Point) -> tuple[Electrode, ...]:
     key = f"layout.needles[{needle.name}]"
     target = offset + MILLIMETRE * _vector(needle.target_mm, f"{key}.target_mm")
     entry = offset + MILLIMETRE * _vector(needle.entry_mm, f"{key}.entry_mm")
@@ -108,24 +115,10 @@ def _electrode(needle: NeedleConfig, device: ApplicatorConfig, offset: Point) ->
             f"needle {needle.name!r} has no length: target and entry are the same point; move entry_mm"
         )
     active = device.active_length_mm if needle.active_length_mm is None else needle.active_length_mm
-    if not (np.isfinite(active) and active > 0):
+    if not (np.isfinite(active) and active >= 0) or (active == 0 and device.kind != "tines"):
         raise InputError(f"needle {needle.name!r}: exposed length {active:g} mm must be positive and finite")
-    if device.kind not in ("needle", "sphere"):
-        raise InputError(f"applicators.kind={device.kind!r} is not known; use needle or sphere")
-    return Electrode(
-        needle.name,
-        _as_vector(target),
-        _as_vector(entry),
-        device.radius_mm * MILLIMETRE,
-        active * MILLIMETRE,
-        device.kind,  # type: ignore[arg-type]
-        device.coolant_temperature,
-        device.coolant_heat_transfer if device.coolant_temperature is not None else 0.0,
-    )
-
-
-def _as_vector(point: Point) -> Vector:
-    return cast(Vector, tuple(float(value) for value in point))
+    rotation = float(np.deg2rad(needle.rotation_deg))
+    return electrodes_of(device, needle.name, target, entry, active * MILLIMETRE, rotation)
 
 
 def _check_names(electrodes: tuple[Electrode, ...]) -> None:
@@ -136,8 +129,17 @@ def _check_names(electrodes: tuple[Electrode, ...]) -> None:
 
 
 def _check_gaps(electrodes: tuple[Electrode, ...], minimum_gap: float) -> None:
+    """Refuse devices that come too near to each other; the parts of one device belong together."""
     for one, other in combinations(electrodes, 2):
-        gap = segment_distance(*_axis(one), *_axis(other)) - one.radius - other.radius
+        if one.applicator and one.applicator == other.applicator:
+            continue
+        gap = min(
+            float(segment_distance(starts[:, None], ends[:, None], others[None], other_ends[None]).min())
+            - radius
+            - other_radius
+            for starts, ends, radius in _solids(one)
+            for others, other_ends, other_radius in _solids(other)
+        )
         if gap < minimum_gap:
             state = "touch" if gap <= 0 else f"have a gap of only {gap / MILLIMETRE:.2f} mm"
             raise InputError(
@@ -146,54 +148,58 @@ def _check_gaps(electrodes: tuple[Electrode, ...], minimum_gap: float) -> None:
             )
 
 
-def _axis(electrode: Electrode) -> tuple[Point, Point]:
-    """Ends of the line whose points within `radius` are metal or shaft [m]."""
+def _solids(electrode: Electrode) -> list[tuple[Point, Point, float]]:
+    """First and last points (n, 3) of segments, and the radius within which all is metal or shaft [m]."""
     tip = np.asarray(electrode.target_point, dtype=np.float64)
     if electrode.kind == "sphere":
-        return tip, tip
+        return [(tip[None], tip[None], electrode.radius)]
     reach = max(SHAFT_LENGTH, float(np.linalg.norm(np.subtract(electrode.entry_point, tip))))
-    return electrode.axis_start, tip + reach * electrode.direction
+    solids = [(electrode.axis_start[None], (tip + reach * electrode.direction)[None], electrode.radius)]
+    for wire in electrode.wires:
+        points = np.asarray(wire, dtype=np.float64)
+        solids.append((points[:-1], points[1:], electrode.wire_radius))
+    return solids
 
 
-def segment_distance(start: Point, end: Point, other_start: Point, other_end: Point) -> float:
+def segment_distance(start: Point, end: Point, other_start: Point, other_end: Point) -> Point:
     """Smallest distance between two segments in space [same unit as the points].
 
-    Minimises |(p + s u) - (q + t v)| over 0 <= s, t <= 1; a segment may be a single point.
+    Minimises |(p + s u) - (q + t v)| over 0 <= s, t <= 1; a segment may be a single point. Points
+    have shape (..., 3), the result the shape they broadcast to.
     Reference: Ericson, Real-Time Collision Detection (2005), section 5.1.9.
 
     Examples
     --------
     >>> crossing = [np.array(p, dtype=float) for p in ([-1, 0, 0], [1, 0, 0], [0, -1, 3], [0, 1, 3])]
-    >>> segment_distance(*crossing)
+    >>> float(segment_distance(*crossing))
     3.0
     """
     u, v, w = end - start, other_end - other_start, start - other_start
-    a, b, e = float(u @ u), float(u @ v), float(v @ v)
-    c, f = float(u @ w), float(v @ w)
+    w = w + 0.0 * (u + v)
+    a, b, e = (u * u).sum(-1), (u * v).sum(-1), (v * v).sum(-1)
+    c, f = (u * w).sum(-1), (v * w).sum(-1)
     tiny = 1e-24
-    if a <= tiny and e <= tiny:
-        s = t = 0.0
-    elif a <= tiny:
-        s, t = 0.0, min(max(f / e, 0.0), 1.0)
-    elif e <= tiny:
-        s, t = min(max(-c / a, 0.0), 1.0), 0.0
-    else:
-        denominator = a * e - b * b
-        s = min(max((b * f - c * e) / denominator, 0.0), 1.0) if denominator > 1e-12 * a * e else 0.0
-        t = (b * s + f) / e
-        if t < 0.0:
-            s, t = min(max(-c / a, 0.0), 1.0), 0.0
-        elif t > 1.0:
-            s, t = min(max((b - c) / a, 0.0), 1.0), 1.0
-    return float(np.linalg.norm(w + s * u - t * v))
+    safe_a, safe_e = np.maximum(a, tiny), np.maximum(e, tiny)
+    denominator = a * e - b * b
+    parallel = denominator <= 1e-12 * a * e
+    s = np.clip((b * f - c * e) / np.where(parallel, 1.0, denominator), 0.0, 1.0)
+    s = np.where(parallel, 0.0, s)
+    t = (b * s + f) / safe_e
+    s = np.where(t < 0.0, np.clip(-c / safe_a, 0.0, 1.0), s)
+    s = np.where(t > 1.0, np.clip((b - c) / safe_a, 0.0, 1.0), s)
+    s = np.where(e <= tiny, np.clip(-c / safe_a, 0.0, 1.0), s)
+    s = np.where(a <= tiny, 0.0, s)
+    t = np.where(e <= tiny, 0.0, np.clip((b * s + f) / safe_e, 0.0, 1.0))
+    return np.asarray(np.linalg.norm(w + s[..., None] * u - t[..., None] * v, axis=-1))
 
 
 def exposed_bounds(electrodes: tuple[Electrode, ...]) -> tuple[Point, Point]:
     """Lower and upper corner of all exposed metal [m, LPS]."""
-    corners = [np.asarray(electrode.target_point) for electrode in electrodes]
-    corners += [e.axis_end for e in electrodes if e.kind == "needle"]
+    corners = [line for electrode in electrodes for line in electrode.metal_lines]
+    corners += [np.asarray(electrode.target_point)[None] for electrode in electrodes]
     radius = max(electrode.radius for electrode in electrodes)
-    return np.min(corners, axis=0) - radius, np.max(corners, axis=0) + radius
+    points = np.vstack(corners)
+    return points.min(axis=0) - radius, points.max(axis=0) + radius
 
 
 def check_inside(electrodes: tuple[Electrode, ...], grid: Grid, when: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -179,6 +179,20 @@ class Backend(ABC):
         kind = self._signatures[name].kind
         signature = self._checked(name, "row" if kind == "row" else "cell", arguments)
         self._launch(signature, layout.shape, (*layout.arguments, *arguments))
+
+    def bound_to_cells(self, name: str, layout: Layout, *arguments: Any) -> Callable[[], None]:
+        """`on_cells` with its arguments, checked and made ready once, to be called many times.
+
+        Sees what the arrays hold when it is called; they must not be freed or exchanged meanwhile.
+        """
+        kind = self._signatures[name].kind
+        signature = self._checked(name, "row" if kind == "row" else "cell", arguments)
+        ready = self._ready((*layout.arguments, *arguments))
+        return lambda: self._launch(signature, layout.shape, ready)
+
+    def _ready(self, arguments: tuple[Any, ...]) -> Sequence[Any]:
+        """Arguments in the form that `_launch` takes fastest."""
+        return arguments
 
     def on_entries(self, name: str, n: int, *arguments: Any) -> None:
         """Run a kernel on the entries of a list."""

@@ -109,6 +109,22 @@ def compile_kernels() -> Path:
     return library
 
 
+def _plain(arguments: Sequence[Any]) -> tuple[Any, ...]:
+    """Addresses of arrays, values of scalars."""
+    return tuple(a.__array_interface__["data"][0] if a.ndim else a.item() for a in arguments)
+
+
+class _ReadyArguments(tuple[Any, ...]):
+    """Arguments of a kernel beside what is handed to the foreign function; keeps the arrays alive."""
+
+    plain: tuple[Any, ...]
+
+    def __new__(cls, arguments: tuple[Any, ...]) -> _ReadyArguments:
+        made = super().__new__(cls, arguments)
+        made.plain = _plain(arguments)
+        return made
+
+
 class CpuBackend(Backend):
     """NumPy arrays and compiled C++ kernels on `threads` OpenMP threads (0: all cores)."""
 
@@ -137,6 +153,9 @@ class CpuBackend(Backend):
     def to_host(self, array: Array) -> NDArray[Any]:
         return np.asarray(array)
 
+    def _ready(self, arguments: tuple[Any, ...]) -> Sequence[Any]:
+        return _ReadyArguments(arguments)
+
     def _launch(self, signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]) -> None:
         function = self._functions.get(signature.name)
         if function is None:
@@ -147,4 +166,7 @@ class CpuBackend(Backend):
             types += [scalars.get(c_type, ctypes.c_void_p) for c_type, _ in signature.parameters]
             function.argtypes = types
         # called through the foreign-function interface, so the interpreter lock is released
-        function(*(a.__array_interface__["data"][0] if a.ndim else a.item() for a in arguments))
+        if isinstance(arguments, _ReadyArguments):
+            function(*arguments.plain)
+        else:
+            function(*_plain(arguments))

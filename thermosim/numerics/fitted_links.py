@@ -6,32 +6,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags, identity
 from scipy.sparse.linalg import cg
 
 from thermosim.anatomy.grid import Grid
 from thermosim.errors import InputError
+from thermosim.numerics.electrode_shape import (
+    Array,
+    ElectrodeShape,
+    Index,
+    Mask,
+    cell_numbers,
+    inside_grid,
+)
 from thermosim.numerics.fit_limits import (
     FITTED_DISTANCE,
     LARGEST_FACTOR,
     SMALLEST_FACTOR,
-    SOLID_SKIN,
     require_cubic_cells,
 )
 from thermosim.numerics.link_factors import LinkFactors
-from thermosim.numerics.near_field import Array
 from thermosim.numerics.needle import Needle
 from thermosim.numerics.vessel_links import fit_vessel_links
 
 __all__ = ["Needle", "combine", "fit_cooled_wall_links", "fit_electrode_links", "fit_vessel_links"]
 
-Index = NDArray[np.int64]
-Mask = NDArray[np.bool_]
-
-FITTED_SHAFT = 8.0  # radii of insulated shaft beyond the metal that are fitted
 SMALLEST_DIFFERENCE = 0.02  # of the drop to the wall: below it a link says nothing and stays plain
 QUADRATURE = 6  # Gauss points along a face's edge; fewer miss metal and shaft that cut a face
+SMOOTH_QUADRATURE = 2  # where the field hardly bends over a face
+GAP_WIDTH = 1.5  # cells from the wall within which faces take over what solid cells of a gap would carry
+LARGEST_GAP_SHARE = 1.0  # of what they carry themselves
 BALANCE_ROUNDS = 3
 BALANCE_DAMPING = 1e-5  # against squared potential differences: a cell cut off keeps its small loss
 
@@ -53,75 +57,41 @@ class _Region:
     metal_area: Array  # bare metal inside the box, per electrode [m²]
 
 
-def _cells_near(grid: Grid, needle: Needle, reach: float) -> tuple[Index, Index, Array]:
-    """Numbers, indices and wall distances [m] of the cells within `reach` [m] of metal and shaft.
-
-    Walks the layers across the needle's steepest axis, so only cells near the needle are visited.
-    """
-    h, shape = grid.spacing[0], np.array(grid.shape)
-    axis, start = needle.axis, grid.indices(needle.center)
-    main = int(np.argmax(np.abs(axis)))
-    others = [a for a in range(3) if a != main]
-    radius = (reach + needle.radius) / h
-    half = int(np.ceil(radius / abs(axis[main]))) + 1
-    layers = np.arange(grid.shape[main])
-    along = (layers - start[main]) / axis[main]
-    last = radius if needle.kind == "sphere" else np.inf
-    layers = layers[(along >= -radius / abs(axis[main]) - 1) & (along <= last / abs(axis[main]) + 1)]
-    along = (layers - start[main]) / axis[main]
-    foot = np.rint(start + along[:, None] * axis).astype(np.int64)
-    window = np.arange(-half, half + 1)
-    block = np.empty((len(layers), len(window), len(window), 3), dtype=np.int64)
-    block[..., main] = layers[:, None, None]
-    block[..., others[0]] = foot[:, others[0]][:, None, None] + window[:, None]
-    block[..., others[1]] = foot[:, others[1]][:, None, None] + window
-    index = block.reshape(-1, 3)
-    index = index[np.all((index >= 0) & (index < shape), axis=1)]
-    distance = needle.radius * needle.wall_distance(*needle.coordinates(grid.points(index)))
+def _cells_near(grid: Grid, shape: ElectrodeShape, reach: float) -> tuple[Index, Array, Mask, Array]:
+    """Indices, wall distances [m], solidity and distances from metal [m] of the cells within `reach`."""
+    index = shape.window(grid, reach)
+    points = grid.points(index)
+    distance = shape.distance(points)
     keep = distance <= reach
-    index = index[keep]
-    return (index[:, 0] * shape[1] + index[:, 1]) * shape[2] + index[:, 2], index, distance[keep]
+    index, points, distance = index[keep], points[keep], distance[keep]
+    return index, distance, shape.solid(points, distance, grid.spacing[0]), shape.metal_distance(points)
 
 
-def _metal_surface(grid: Grid, needle: Needle) -> tuple[Index, float]:
+def _metal_surface(grid: Grid, shape: ElectrodeShape) -> tuple[Index, float]:
     """Numbers of the cells that contain a piece of bare metal's surface, and its area in the box [m²]."""
-    h = grid.spacing[0] / needle.radius
-    step = h / 8
-    end = needle.active_end
-    lowest = -np.pi / 2
-    highest = np.pi / 2 if needle.kind == "sphere" else end
-    arc = np.linspace(lowest, highest, max(int(np.ceil((highest - lowest) / step)), 4) + 1)
-    arc[-1] -= 1e-9
-    turn = np.linspace(0, 2 * np.pi, max(int(np.ceil(2 * np.pi / step)), 12), endpoint=False)
-    on_cap = np.full(len(arc), True) if needle.kind == "sphere" else arc < 0
-    axial = np.where(on_cap, np.sin(np.where(on_cap, arc, 0.0)), arc)
-    radial = np.where(on_cap, np.cos(np.where(on_cap, arc, 0.0)), 1.0)
-    first = np.cross(needle.axis, np.eye(3)[np.argmin(np.abs(needle.axis))])
-    first /= np.linalg.norm(first)
-    second = np.cross(needle.axis, first)
-    ring = np.cos(turn)[:, None] * first + np.sin(turn)[:, None] * second
-    points = axial[:, None, None] * needle.axis + radial[:, None, None] * ring
-    index = np.rint(grid.indices(needle.center + needle.radius * points.reshape(-1, 3))).astype(np.int64)
-    shape = np.array(grid.shape)
-    within = np.all((index >= 0) & (index < shape), axis=1)
-    weight = np.repeat(radial, len(turn))
-    area = needle.metal_area * float(weight[within].sum() / weight.sum())
-    index = index[within]
-    return np.unique((index[:, 0] * shape[1] + index[:, 1]) * shape[2] + index[:, 2]), area
+    points, area = shape.surface(grid.spacing[0] / 8)
+    index = np.rint(grid.indices(points)).astype(np.int64)
+    within = inside_grid(grid, index)
+    return np.unique(cell_numbers(grid, index[within])), float(area[within].sum())
 
 
-def _region(grid: Grid, needles: Sequence[Needle]) -> _Region:
-    """Cells near the needles, each owned by the nearest, and which of them touch bare metal."""
+def _region(grid: Grid, needles: Sequence[ElectrodeShape]) -> _Region:
+    """Cells near the needles, each owned by the nearest, and which of them touch bare metal.
+
+    Poles of one shaft have the same wall; there the nearer metal decides.
+    """
     h = require_cubic_cells(grid)
     found = [_cells_near(grid, needle, (FITTED_DISTANCE + 2.0) * h) for needle in needles]
-    cells = np.concatenate([np.zeros(0, np.int64), *(f[0] for f in found)])
-    index = np.concatenate([np.zeros((0, 3), np.int64), *(f[1] for f in found)])
-    distance = np.concatenate([np.zeros(0), *(f[2] for f in found)])
+    index = np.concatenate([np.zeros((0, 3), np.int64), *(f[0] for f in found)])
+    distance = np.concatenate([np.zeros(0), *(f[1] for f in found)])
+    solid = np.concatenate([np.zeros(0, bool), *(f[2] for f in found)])
+    from_metal = np.concatenate([np.zeros(0), *(f[3] for f in found)])
     owner = np.repeat(np.arange(len(found)), np.array([len(f[0]) for f in found], dtype=np.int64))
-    order = np.lexsort((distance, cells))
-    cells, index, distance, owner = cells[order], index[order], distance[order], owner[order]
+    cells = cell_numbers(grid, index)
+    order = np.lexsort((from_metal, distance, cells))
+    cells, index, distance, owner, solid = (a[order] for a in (cells, index, distance, owner, solid))
     first = np.concatenate([[True], cells[1:] != cells[:-1]]) if len(cells) else np.zeros(0, bool)
-    cells, index, distance, owner = cells[first], index[first], distance[first], owner[first]
+    cells, index, distance, owner, solid = (a[first] for a in (cells, index, distance, owner, solid))
 
     stride = (grid.shape[1] * grid.shape[2], grid.shape[2], 1)
     low, high, axes = [], [], []
@@ -135,7 +105,6 @@ def _region(grid: Grid, needles: Sequence[Needle]) -> _Region:
         axes.append(np.full(int(match.sum()), axis))
     i, j, axis_of_face = np.concatenate(low), np.concatenate(high), np.concatenate(axes)
 
-    solid = distance < SOLID_SKIN * h
     touches = np.zeros(len(cells), dtype=bool)
     metal_area = np.zeros(len(needles))
     for number, needle in enumerate(needles):
@@ -152,25 +121,55 @@ def _region(grid: Grid, needles: Sequence[Needle]) -> _Region:
     return _Region(cells, index, owner, distance, solid, contact, i, j, axis_of_face, surrounded, metal_area)
 
 
-def _face_flux(needle: Needle, centers: Array, axes: Index, h: float) -> Array:
-    """∫ -∂φ/∂n dA / h of the needle's field through square faces (Gauss points in metal count 0)."""
-    nodes, weights = np.polynomial.legendre.leggauss(QUADRATURE)
-    field = needle.near_field()
+def _face_flux(shape: ElectrodeShape, centers: Array, axes: Index, h: float) -> Array:
+    """∫ -∂φ/∂n dA / h of the electrode's field through square faces (Gauss points in metal count 0)."""
     total = np.zeros(len(axes))
-    first, second = (axes + 1) % 3, (axes + 2) % 3
-    rows = np.arange(len(axes))
-    for u, weight_u in zip(nodes, weights, strict=True):
-        for v, weight_v in zip(nodes, weights, strict=True):
-            points = centers.copy()
-            points[rows, first] += 0.5 * h * u
-            points[rows, second] += 0.5 * h * v
-            axial, radial = needle.coordinates(points)
-            along, outward = field.flux(axial, radial)
-            offset = (points - needle.center) / needle.radius
-            n_axis = needle.axis[axes]
-            n_radial = (offset[rows, axes] - axial * n_axis) / np.maximum(radial, 1e-9)
-            total += 0.25 * weight_u * weight_v * (along * n_axis + outward * n_radial)
-    return total * h / needle.radius  # gradients are per radius, areas h², one h belongs to the link
+    smooth = shape.smooth(centers, h)
+    for order, chosen in ((QUADRATURE, ~smooth), (SMOOTH_QUADRATURE, smooth)):
+        rows = np.flatnonzero(chosen)
+        first, second = (axes[rows] + 1) % 3, (axes[rows] + 2) % 3
+        nodes, weights = np.polynomial.legendre.leggauss(order)
+        for u, weight_u in zip(nodes, weights, strict=True):
+            for v, weight_v in zip(nodes, weights, strict=True):
+                points = centers[rows]
+                points[np.arange(len(rows)), first] += 0.5 * h * u
+                points[np.arange(len(rows)), second] += 0.5 * h * v
+                total[rows] += 0.25 * weight_u * weight_v * shape.flux(points, axes[rows])
+    return total * h  # a face has h², one h belongs to the link
+
+
+def _widen_gap(
+    flux: Array, region: _Region, chosen: Index, needle: ElectrodeShape, mine: Mask, centers: Array, h: float
+) -> None:
+    """Let the open faces beside the gap of two poles carry what passes through its solid cells.
+
+    Between the poles of one shaft current flows along the insulation, part of it through the open parts
+    of cells that are solid and have no links. In each layer of cells across an axis the faces beside the
+    shaft carry that part too, in proportion to what they carry anyway.
+    """
+    faces = 0.5 * (centers[region.low] + centers[region.high])
+    blocked = np.flatnonzero((region.solid[region.low] | region.solid[region.high]) & mine)
+    blocked = blocked[needle.gap(faces[blocked])]
+    if not len(blocked):
+        return
+    beside = np.minimum(region.distance[region.low], region.distance[region.high])[chosen] < GAP_WIDTH * h
+    beside &= needle.gap(faces[chosen])
+    lost = _face_flux(needle, faces[blocked], region.axis[blocked], h)
+    layers = [  # one number per axis and layer
+        3 * region.index[region.low[of], region.axis[of]] + region.axis[of] for of in (blocked, chosen)
+    ]
+    size = int(max(layer.max(initial=0) for layer in layers)) + 1
+    missing = np.bincount(layers[0], lost, size)
+    carried = np.bincount(layers[1][beside], flux[beside], size)
+    share = np.where(missing * carried > 0, missing / np.where(carried == 0, 1.0, carried), 0.0)
+    flux[beside] *= 1.0 + np.minimum(share, LARGEST_GAP_SHARE)[layers[1][beside]]
+
+
+def _potential(shape: ElectrodeShape, centers: Array, chosen: Mask) -> Array:
+    """The near field at the chosen cells, 0 elsewhere."""
+    result = np.zeros(len(centers))
+    result[chosen] = shape.potential(centers[chosen])
+    return result
 
 
 def _balance(
@@ -210,7 +209,7 @@ def _balance(
         faces = faces[factor[faces] == wanted]
 
 
-def _fit(grid: Grid, needles: Sequence[Needle], region: _Region, fitted: Mask) -> LinkFactors:
+def _fit(grid: Grid, needles: Sequence[ElectrodeShape], region: _Region, fitted: Mask) -> LinkFactors:
     """Factors of faces and wall links; electrodes not `fitted` keep plain faces and get no wall links."""
     h = grid.spacing[0]
     i, j = region.low, region.high
@@ -218,22 +217,32 @@ def _fit(grid: Grid, needles: Sequence[Needle], region: _Region, fitted: Mask) -
     open_face = ~(region.solid[i] | region.solid[j])
     nearest = np.where(region.distance[i] <= region.distance[j], region.owner[i], region.owner[j])
     near = open_face & (np.minimum(region.distance[i], region.distance[j]) < FITTED_DISTANCE * h)
-    near &= ~(region.contact[i] & region.contact[j])
     centers = grid.points(region.index)
-    coordinates = [needle.coordinates(centers) for needle in needles]
-    potentials = [n.near_field().potential(*c) for n, c in zip(needles, coordinates, strict=True)]
+    touching = region.contact[i] & region.contact[j]
+    if touching.any():
+        across = np.flatnonzero(touching & (region.owner[i] != region.owner[j]))
+        faces = 0.5 * (centers[i[across]] + centers[j[across]])
+        between_poles = np.any([needle.gap(faces) for needle in needles], axis=0)
+        touching[across[between_poles]] = False  # the two cells belong to different metal
+    near &= ~touching
+    own = [region.owner == number for number in range(len(needles))]
+    for a, b in ((i, j), (j, i)):  # an owner needs φ at its cells' neighbours too
+        for number, mine in enumerate(own):
+            mine[b[region.owner[a] == number]] = True
+    potentials = [_potential(needle, centers, mine) for needle, mine in zip(needles, own, strict=True)]
     for number in np.flatnonzero(fitted).tolist():
-        needle, potential, axial = needles[number], potentials[number], coordinates[number][0]
-        shaft_end = needle.active_end + max(FITTED_SHAFT, 4 * h / needle.radius)
-        chosen = np.flatnonzero(near & (nearest == number) & (np.minimum(axial[i], axial[j]) < shaft_end))
+        needle, potential = needles[number], potentials[number]
+        beside = needle.fitted(centers, h)
+        chosen = np.flatnonzero(near & (nearest == number) & (beside[i] | beside[j]))
         a, b = i[chosen], j[chosen]
         flux = _face_flux(needle, 0.5 * (centers[a] + centers[b]), region.axis[chosen], h)
+        _widen_gap(flux, region, chosen, needle, nearest == number, centers, h)
         difference = potential[a] - potential[b]
         drop = np.maximum(1.0 - np.maximum(potential[a], potential[b]), 0.02)
         usable = (flux * difference > 0) & (np.abs(difference) > SMALLEST_DIFFERENCE * drop)
         ratio = flux[usable] / difference[usable]
         factor[chosen[usable]] = np.clip(ratio, SMALLEST_FACTOR, LARGEST_FACTOR)
-        inner = ~(region.solid | region.contact) & (region.owner == number) & (axial < shaft_end)
+        inner = ~(region.solid | region.contact) & (region.owner == number) & beside
         inner &= (region.distance < FITTED_DISTANCE * h) & region.surrounded
         _balance(
             factor,
@@ -253,8 +262,7 @@ def _fit(grid: Grid, needles: Sequence[Needle], region: _Region, fitted: Mask) -
         cells = np.flatnonzero(region.contact & (region.owner == number) & (outflow > 0))
         walls.append(cells)
         wall_factors.append(outflow[cells] / np.maximum(1.0 - potential[cells], 1e-3))
-        axial, radial = coordinates[number]
-        density = needle.wall_flux(axial[cells], radial[cells], h)
+        density = needle.metal_flux(centers[cells], h)
         area = outflow[cells] / density
         wall_areas.append(area * (region.metal_area[number] / max(area.sum(), 1e-300)))
     wall = np.concatenate([np.zeros(0, np.int64), *walls])
@@ -271,7 +279,7 @@ def _fit(grid: Grid, needles: Sequence[Needle], region: _Region, fitted: Mask) -
     )
 
 
-def fit_electrode_links(grid: Grid, needles: Sequence[Needle]) -> LinkFactors:
+def fit_electrode_links(grid: Grid, needles: Sequence[ElectrodeShape]) -> LinkFactors:
     """Links of the electric problem beside electrodes.
 
     A face within 2.5 cells of an electrode gets the conductance that carries the flux of the
@@ -315,7 +323,7 @@ def fit_electrode_links(grid: Grid, needles: Sequence[Needle]) -> LinkFactors:
 
 
 def fit_cooled_wall_links(
-    grid: Grid, needles: Sequence[Needle], conductivity: float, heat_transfer: float | Sequence[float]
+    grid: Grid, needles: Sequence[ElectrodeShape], conductivity: float, heat_transfer: float | Sequence[float]
 ) -> LinkFactors:
     """Links of the heat problem beside electrodes, cooled from inside or not.
 

@@ -1,10 +1,12 @@
 """The electric near field of one electrode alone in a large uniform body.
 
 A needle is a half-infinite rod: hemispherical tip, bare metal at potential 1, then an insulated
-shaft. Its field is solved once per shape on a body-fitted, graded, axisymmetric mesh; coordinates
-are the distance d from the axis (from the hemisphere's centre below it) and the arc t along the
-wall. Both families of mesh lines are orthogonal, so two-point fluxes are consistent everywhere.
-Lengths here are in needle radii; the solution depends on active_length / radius only.
+shaft. A band is the same with bare metal on a stretch of the shaft only; another band of the shaft
+may be held at potential 0 (the other pole of a bipolar needle). The field is solved once per shape
+on a body-fitted, graded, axisymmetric mesh; coordinates are the distance d from the axis (from the
+hemisphere's centre below it) and the arc t along the wall. Both families of mesh lines are
+orthogonal, so two-point fluxes are consistent everywhere.
+Lengths here are in needle radii; the solution depends on lengths over the radius only.
 """
 
 from __future__ import annotations
@@ -111,26 +113,35 @@ def _march(start: float, stop: float, spacing: Callable[[float], float]) -> Arra
 
 
 class _Mesh:
-    """Faces, link conductances and wall links of the needle's mesh, lengths in radii."""
+    """Faces, link conductances and wall links of the needle's mesh, lengths in radii.
 
-    def __init__(self, aspect: float) -> None:
-        self.end = end = aspect - 1.0
-        outer = MESH_EXTENT * aspect
+    Bare metal lies from `start` to `aspect`, counted from the tip's end; `other` is the same of the
+    other pole, if there is one. Along the wall t counts from where the hemisphere meets the rod.
+    """
+
+    def __init__(self, aspect: float, start: float = 0.0, other: tuple[float, float] | None = None) -> None:
+        own = (start - 1.0 if start > 0 else -np.inf, aspect - 1.0)
+        bands = [own]
+        if other is not None:
+            bands.append((other[0] - 1.0 if other[0] > 0 else -np.inf, other[1] - 1.0))
+        edges = sorted(edge for band in bands for edge in band if edge > 0)
+        self.bands, end = bands, edges[-1]
+        outer = MESH_EXTENT * (end + 1.0)
         self.d_faces = 1.0 + _march(
             0.0, outer - 1.0, lambda x: min(FINEST_CELL + GROWTH * x, LARGEST_LOGARITHMIC_CELL * (1.0 + x))
         )
-        active = _march(
-            0.0,
-            end,
-            lambda s: min(CAP_CELL + GROWTH * s, LARGEST_ARC_CELL, FINEST_CELL + GROWTH * max(end - s, 0.0)),
-        )
+        rod = [
+            _march(low, high, lambda s, low=low, high=high: self._arc_cell(low, high, s))  # type: ignore[misc]
+            for low, high in zip([0.0, *edges[:-1]], edges, strict=True)
+        ]
         shaft = end + _march(0.0, outer, lambda s: FINEST_CELL + GROWTH * s)
         cap = np.linspace(-0.5 * np.pi, 0.0, round(0.5 * np.pi / CAP_CELL) + 1)
-        self.t_faces = np.concatenate([cap, active[1:], shaft[1:]])
+        self.t_faces = np.concatenate([cap, *(part[1:] for part in rod), shaft[1:]])
         self.d = np.sqrt(self.d_faces[1:] * self.d_faces[:-1])
         self.t = 0.5 * (self.t_faces[1:] + self.t_faces[:-1])
         self.shape = (len(self.d), len(self.t))
-        self.metal = self.t < end
+        self.metal, *rest = [(self.t > low) & (self.t < high) for low, high in bands]
+        self.other = rest[0] if rest else np.zeros_like(self.metal)
         cap_cell = self.t < 0
 
         # width of a wall-parallel face: solid angle on the cap, angle × length on the rod
@@ -141,7 +152,7 @@ class _Mesh:
         radial = self.width / resistance
         self.wall, self.across = radial[0], radial[1:-1]
         self.wall_area = self.width.copy()  # radius 1
-        center = 0.5 * (end - 1.0)
+        center = 0.5 * (max(edges[-1], own[1]) + max(min(low for low, _ in bands), -1.0))
         # 1/distance decay from the middle of the metal on the outer boundary
         x, z = (
             self.d_faces[-1] * np.cos(np.minimum(self.t, 0)),
@@ -160,6 +171,12 @@ class _Mesh:
         top = self.t_faces[-1] - center
         self.top = self.ring / (half[:, -1] + (self.d**2 + top**2) / top)
 
+    @staticmethod
+    def _arc_cell(low: float, high: float, s: float) -> float:
+        """Width of a cell at `s` on a stretch of the rod: fine where metal meets insulation."""
+        first = CAP_CELL if low == 0.0 else FINEST_CELL
+        return min(first + GROWTH * (s - low), LARGEST_ARC_CELL, FINEST_CELL + GROWTH * max(high - s, 0.0))
+
     def system(self) -> tuple[coo_matrix, Array]:
         """Matrix A and right-hand side b of A φ = b."""
         number = np.arange(self.shape[0] * self.shape[1]).reshape(self.shape)
@@ -176,7 +193,7 @@ class _Mesh:
             columns += [high.ravel(), low.ravel()]
             values += [-g.ravel(), -g.ravel()]
         right[0] = np.where(self.metal, self.wall, 0.0)
-        diagonal[0] += right[0]
+        diagonal[0] += np.where(self.metal | self.other, self.wall, 0.0)
         diagonal[-1] += self.outer
         diagonal[:, -1] += self.top
         rows.append(number.ravel())
@@ -194,13 +211,13 @@ class NeedleField:
 
     def __init__(self, mesh: _Mesh, solution: Array) -> None:
         u, u_faces = np.log(mesh.d), np.log(mesh.d_faces)
-        first = np.where(mesh.metal, 1.0, solution[0])
+        first = np.where(mesh.metal, 1.0, np.where(mesh.other, 0.0, solution[0]))
         values = np.vstack([first, solution])
         self._potential = _Table(np.concatenate([[0.0], u]), mesh.t, values)
 
         through = np.vstack(
             [
-                np.where(mesh.metal, mesh.wall * (1.0 - solution[0]), 0.0),
+                np.where(mesh.metal | mesh.other, mesh.wall * (1.0 * mesh.metal - solution[0]), 0.0),
                 mesh.across * (solution[:-1] - solution[1:]),
                 mesh.outer * solution[-1],
             ]
@@ -209,16 +226,19 @@ class NeedleField:
         scale = np.where(mesh.t < 0, mesh.d_faces[:, None], 1.0)
         self._across = _Table(u_faces, mesh.t, through / (mesh.width * scale))
         along = mesh.along * (solution[:, :-1] - solution[:, 1:]) / mesh.t_area
-        wall = np.where(mesh.t_faces[1:-1] < mesh.end, 0.0, along[0])
+        inner = mesh.t_faces[1:-1]
+        bare = np.any([(low < inner) & (inner < high) for low, high in mesh.bands], axis=0)
+        wall = np.where(bare, 0.0, along[0])
         along = np.vstack([wall, along])
         tip = np.zeros((len(along), 1))
         self._along = _Table(np.concatenate([[0.0], u]), mesh.t_faces[:-1], np.hstack([tip, along]))
-        wall_current = np.cumsum(through[0] * mesh.metal)
-        self._arc = mesh.t_faces[: int(mesh.metal.sum()) + 1]
-        n = len(self._arc) - 1
-        self._cumulated_current = np.concatenate([[0.0], wall_current[:n]])
-        self._cumulated_area = np.concatenate([[0.0], np.cumsum(mesh.wall_area[:n])])
-        self.current = float(wall_current[-1])
+        first_metal, n = int(np.argmax(mesh.metal)), int(mesh.metal.sum())
+        own = slice(first_metal, first_metal + n)
+        self._arc = mesh.t_faces[first_metal : first_metal + n + 1]
+        self._cumulated_current = np.concatenate([[0.0], np.cumsum(through[0, own])])
+        self._cumulated_area = np.concatenate([[0.0], np.cumsum(mesh.wall_area[own])])
+        self.current = float(self._cumulated_current[-1])
+        self.current_into_other = -float(through[0, mesh.other].sum())
 
     @staticmethod
     def _mesh_coordinates(axial: Array, radial: Array) -> tuple[Array, Array, Array, Array]:
@@ -251,11 +271,22 @@ class NeedleField:
         return np.asarray((high_current - low_current) / (high_area - low_area))
 
 
-def needle_field(aspect: float) -> NeedleField:
-    """Field of a needle whose active length is `aspect` radii (cap included), solved or remembered.
+def needle_field(aspect: float, start: float = 0.0, other: tuple[float, float] | None = None) -> NeedleField:
+    """Field of a needle, or of a band on its shaft, solved or remembered.
 
-    Solves ∇²φ = 0, φ = 1 on the metal, no flux on the shaft, φ ~ 1/distance far away, by finite
-    volumes on an orthogonal mesh. Solutions are kept in memory and in the user's cache folder.
+    Solves ∇²φ = 0, φ = 1 on the metal, φ = 0 on the other pole, no flux on the shaft,
+    φ ~ 1/distance far away, by finite volumes on an orthogonal mesh. Solutions are kept in memory
+    and in the user's cache folder.
+
+    Parameters
+    ----------
+    aspect, start : where the bare metal ends and begins, from the tip's end [radii]; start 0: the
+        tip (cap included) is bare, else the metal begins on the rod.
+    other : start and end of the other pole of the same shaft, or None.
+
+    Raises
+    ------
+    InputError : metal shorter than a radius, poles that overlap, or a rod that is no needle.
 
     Examples
     --------
@@ -266,14 +297,29 @@ def needle_field(aspect: float) -> NeedleField:
     """
     if not (np.isfinite(aspect) and 2.0 < aspect <= 2000.0):
         raise InputError(f"active length / radius is {aspect:g}; must lie between 2 and 2000")
-    return _needle_field(float(f"{aspect:.6g}"))
+    bands = [(start, aspect)] if other is None else sorted([(start, aspect), other])
+    for low, high in bands:
+        if not (np.isfinite(high - low) and high - low >= 1.0 and (low == 0.0 or low > 1.0)):
+            raise InputError(
+                f"bare metal from {low:g} to {high:g} radii behind the tip's end; it must be at least "
+                "1 radius long and begin at the tip (0) or on the rod (above 1)"
+            )
+    if len(bands) == 2 and bands[1][0] - bands[0][1] < 0.5:
+        raise InputError(
+            f"the insulation between two poles is {bands[1][0] - bands[0][1]:g} radii; must be at least 0.5"
+        )
+    rounded = [float(f"{value:.6g}") for value in (aspect, start)]
+    partner = None if other is None else (float(f"{other[0]:.6g}"), float(f"{other[1]:.6g}"))
+    return _needle_field(rounded[0], rounded[1], partner)
 
 
 @lru_cache(maxsize=32)
-def _needle_field(aspect: float) -> NeedleField:
-    mesh = _Mesh(aspect)
+def _needle_field(aspect: float, start: float, other: tuple[float, float] | None) -> NeedleField:
+    mesh = _Mesh(aspect, start, other)
     matrix, right = mesh.system()
-    path = cache_directory() / f"near_field_{CACHE_VERSION}_{aspect:.6g}.npy"
+    shape = [aspect] if start == 0.0 and other is None else [aspect, start, *(other or ())]
+    name = "_".join(f"{value:.6g}" for value in shape)
+    path = cache_directory() / f"near_field_{CACHE_VERSION}_{name}.npy"
     solution = _read(path, mesh.shape)
     if solution is None or not _solves(matrix, right, solution):
         factors = splu(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -117,6 +119,27 @@ def fit_vessel_links(
         wall_factors=area[wall] / np.maximum(drop, THINNEST_TISSUE * h),
         wall_areas=area[wall] * h,
     )
+
+
+def behind_film(links: LinkFactors, spacing: float, wall_length: NDArray[np.float64]) -> LinkFactors:
+    """Links to a wall at blood temperature as links behind a film that may differ from place to place.
+
+    The film's resistance is in series: 1/g = 1/g₀ + L/A, with A the area of wall per cell's edge.
+
+    Parameters
+    ----------
+    links : from `fit_vessel_links` with wall_length 0. spacing : [m].
+    wall_length : k / h_c [m] of each wall link, (w,); k that of the cell.
+
+    Raises
+    ------
+    InputError : a wall length that is negative or not finite.
+    """
+    length = np.asarray(wall_length, dtype=np.float64)
+    if not (np.isfinite(length).all() and (length >= 0).all()):
+        raise InputError("a wall length k / h_c is negative or not finite; give positive film coefficients")
+    area = links.wall_areas / spacing
+    return replace(links, wall_factors=1.0 / (1.0 / links.wall_factors + length / area))
 
 
 def _vessel_flux(grid: Grid, distance: NDArray[np.floating], radius: Array, index: Index, axis: int) -> Array:

@@ -8,7 +8,8 @@ Fields of u and T are counted from a reference temperature.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ NEARLY_PLAIN = 0.005
 """A fitted face this close to the plain one is left plain, a third of the faces beside a vessel; at
 0.02 it would be four fifths, and the heat into the vessels of the demo would change by 2 %."""
 
+NOTHING_DIES = (-87.0, 0.0, 0.0)
+"""Constants of a rate of death that is zero in float32, see `ThermalLaw.death`."""
+
 SHUTDOWN = {"none": 0, "arrhenius": 1, "viability": 2}
 
 
@@ -34,7 +38,8 @@ class ThermalLaw:
 
     `capacity` ρc [J/(m³ K)] and `conductivity` k at 37 °C are 0 where no tissue is; `perfusion`
     W = ω_b ρ_b c_b [W/(m³ K)]; `latent` L/(ρc) [K]; `metabolic` [W/m³]. Temperatures
-    in °C; fields are counted from `reference`.
+    in °C; fields are counted from `reference`. `death` (d0, d1, d2): what stops perfusion grows at the
+    rate exp(d0 − d1/(T + 273.15) + d2 T) [1/s], see `physics.damage.shutdown_rate`.
     """
 
     capacity: NDArray[np.float32]
@@ -50,6 +55,7 @@ class ThermalLaw:
     reference: float
     shutdown: str
     shutdown_threshold: float
+    death: tuple[float, float, float] = NOTHING_DIES
 
     @property
     def inverse_capacity(self) -> NDArray[np.float32]:
@@ -58,18 +64,38 @@ class ThermalLaw:
 
 @dataclass(frozen=True)
 class ThermalWall:
-    """Walls of one kind: fitted links, one temperature per owner [°C], and a name for the audit."""
+    """Walls of one kind: fitted links, one temperature per owner [°C], and a name for the audit.
+
+    `by_owner`: the heat into each owner is booked by itself, and its temperature may be changed.
+    """
 
     name: str
     links: LinkFactors
     temperatures: Sequence[float]
+    by_owner: bool = False
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What leads from a moment to the middle of the step that begins there.
+
+    `seconds`: half the coming step; `ahead`: the share of its last change that u will go by then;
+    `enthalpy_before`: u before that change, None where nothing is known of it; `alive`: field of the
+    alive fraction, needed where perfusion stops by viability.
+    """
+
+    seconds: float = 0.0
+    ahead: float = 0.0
+    enthalpy_before: Array | None = None
+    alive: Array | None = None
 
 
 @dataclass(frozen=True)
 class Reading:
     """The tissue at one moment: hottest place [°C], and heat leaving it [W] but for walls.
 
-    `perfusion` with the W of the coming step, `perfusion_ended` with that of the step just ended.
+    `perfusion` and `faces` with the W and k of the coming step, those `_ended` with the ones of the step
+    just ended.
     """
 
     hottest_temperature: float
@@ -77,6 +103,7 @@ class Reading:
     perfusion: float
     perfusion_ended: float
     faces: float
+    faces_ended: float
 
 
 @dataclass
@@ -87,11 +114,11 @@ class _WallLedger:
     out of the cells is booked to the last digit, however fast the flow changes.
     """
 
-    first_flow: float = 0.0
-    last: float = 0.0
-    before: float = 0.0
+    first_flow: Any = 0.0  # a number, or one for each owner of the wall
+    last: Any = 0.0
+    before: Any = 0.0
 
-    def add(self, stage: Stage, time_step: float, flow: float, is_first: bool) -> None:
+    def add(self, stage: Stage, time_step: float, flow: Any, is_first: bool) -> None:
         if is_first:
             self.first_flow, self.last, self.before = flow, stage.mu_tilde * time_step * flow, 0.0
             return
@@ -106,6 +133,9 @@ class _WallArrays:
     factor: Array
     temperature: Array
     buffer: Array
+    owner: NDArray[np.int32]
+    n_owners: int  # 0: booked as one
+    places: Array  # of its entries in the list of special cells
 
 
 class Bioheat:
@@ -142,6 +172,7 @@ class Bioheat:
         self.evaluations = 0
         self.all_rows = True
         self.wall_heat: dict[str, float] = {}  # heat [J] into each kind of wall in the last step
+        self.owner_heat: dict[str, NDArray[np.float64]] = {}  # the same owner by owner, for walls `by_owner`
         self.set_walls(walls)
 
     def set_walls(self, walls: Sequence[ThermalWall]) -> None:
@@ -173,12 +204,19 @@ class Bioheat:
                 backend.asarray(links.wall_factors, "float32"),
                 backend.asarray(temperature, "float32"),
                 backend.full(max(1, len(links.wall_cells)), 0.0, "float64"),
+                links.wall_owners,
+                len(wall.temperatures) if wall.by_owner else 0,
+                backend.asarray(np.empty(0), "int32"),
             )
         owner = np.concatenate([e[0] for e in entries]) if entries else np.empty(0, np.int64)
         strength = np.concatenate([e[1] for e in entries]) if entries else np.empty(0)
         value = np.concatenate([e[2] for e in entries]) if entries else np.empty(0)
         order = np.argsort(owner, kind="stable")
         start = np.searchsorted(owner[order], np.arange(len(special) + 1))
+        place, first = np.argsort(order), 0
+        for name, arrays in self._walls.items():
+            mine = backend.asarray(place[first : first + arrays.n], "int32")
+            self._walls[name], first = replace(arrays, places=mine), first + arrays.n
         pad = 1 if len(order) == 0 else 0  # a kernel argument may not be empty
         self._special = (
             len(special),
@@ -189,6 +227,37 @@ class Bioheat:
             backend.asarray(np.pad(value[order], (0, pad)), "float32"),
         )
         self._special_host = (special, factors, np.bincount(owner, weights=strength, minlength=len(special)))
+
+    def set_wall_temperatures(self, name: str, temperatures: NDArray[np.float64]) -> None:
+        """Change the temperature of each owner of one wall [°C]."""
+        wall = self._walls[name]
+        if wall.n:
+            values = self.backend.asarray(temperatures[wall.owner] - self.law.reference, "float32")
+            wall.temperature[:] = values
+            self._special[-1][wall.places] = values
+
+    def set_link_temperatures(self, name: str, values: Array) -> None:
+        """Give each link of one wall a temperature of its own, counted from the reference [K]."""
+        wall = self._walls[name]
+        if wall.n:
+            wall.temperature[:] = values
+            self._special[-1][wall.places] = values
+
+    def wall_exchange(self, name: str, temperature: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Conductance G [W/K] from tissue to each owner of a wall `by_owner`, and tissue's mean T there [°C].
+
+        The mean is weighted by the links, so that the heat into the owner is G (T − its temperature).
+        """
+        wall = self._walls[name]
+        if not wall.n:
+            return np.zeros(wall.n_owners), np.full(wall.n_owners, self.law.reference)
+        host = self.backend.to_host
+        link = np.asarray(host(wall.factor * self.conductivity[wall.cell]), dtype=np.float64) * self.spacing
+        tissue = np.asarray(host(temperature[wall.cell]), dtype=np.float64)
+        conductance = np.bincount(wall.owner, link, minlength=wall.n_owners)
+        total = np.bincount(wall.owner, link * tissue, minlength=wall.n_owners)
+        mean = np.divide(total, conductance, out=np.zeros_like(total), where=conductance > 0)
+        return conductance, mean + self.law.reference
 
     def labels_changed(self) -> None:
         """Look up again what is kept per cell."""
@@ -234,24 +303,42 @@ class Bioheat:
             rates.ravel()[special] = (2.0 * fitted + own * walls + perfused) * inverse.ravel()[special]
         return rates, plain
 
-    def prepare(self, temperature: Array, damage: Array, baseline: float) -> Reading:
-        """k(T) and W for the coming step, and what the tissue shows at this moment.
+    def prepare(
+        self,
+        enthalpy: Array,
+        temperature: Array,
+        damage: Array,
+        baseline: float,
+        outlook: Outlook = Outlook(),
+    ) -> Reading:
+        """k(T) and W of the middle of the coming step, and what the tissue shows at this moment.
 
         `damage` is Ω or the dead fraction, whichever stops perfusion; `baseline` is the Ω that
-        unheated tissue has by now, which stops nothing.
+        unheated tissue has in the middle of the step, which stops nothing. Without an outlook k and W
+        are those of the moment.
         """
+        before = enthalpy if outlook.enthalpy_before is None else outlook.enthalpy_before
+        faces_ended = self._face_flow(temperature)
         rows = self.backend.on_rows(
             "prepare_step",
             self.layout,
             4,
             temperature,
+            enthalpy,
+            before,
+            np.float32(0.0 if outlook.enthalpy_before is None else outlook.ahead),
             np.float32(self.law.reference),
             self.labels,
+            self._table["latent"],
+            *self._boil,
             self._table["conductivity"],
             self._table["slope"],
             self._table["perfusion"],
             np.int32(SHUTDOWN[self.law.shutdown]),
             damage,
+            damage if outlook.alive is None else outlook.alive,
+            np.float32(outlook.seconds),
+            *(np.float32(d) for d in self.law.death),
             np.float32(baseline),
             np.float32(self.law.shutdown_threshold),
             self._arterial,
@@ -267,13 +354,28 @@ class Bioheat:
             perfusion=volume * float(rows[0].sum()),
             perfusion_ended=volume * float(rows[3].sum()),
             faces=self._face_flow(temperature),
+            faces_ended=faces_ended,
+        )
+
+    def temperature_ahead(self, enthalpy: Array, outlook: Outlook, out: Array) -> None:
+        """T of the middle of the coming step, by the outlook."""
+        self.backend.on_cells(
+            "temperature_ahead",
+            self.layout,
+            enthalpy,
+            enthalpy if outlook.enthalpy_before is None else outlook.enthalpy_before,
+            np.float32(outlook.ahead),
+            self.labels,
+            self._table["latent"],
+            *self._boil,
+            out,
         )
 
     def _face_flow(self, temperature: Array) -> float:
         """Heat [W] that leaves through the box's faces."""
         interior_T = self.layout.interior(temperature)
         interior_k = self.layout.interior(self.conductivity)
-        faces = 0.0
+        faces: Any = 0.0  # a number on the device: one wait for all six
         for axis in range(3):
             for end in (0, -1):
                 at: list[slice | int] = [slice(None)] * 3
@@ -284,12 +386,12 @@ class Bioheat:
                     * interior_k[where]
                     * (interior_T[where] - np.float32(self.law.boundary - self.law.reference))
                 )
-                faces += self.spacing * float(lost.sum(dtype="float64"))
-        return faces
+                faces = faces + lost.sum(dtype="float64")
+        return self.spacing * float(faces)
 
-    def _wall_flows(self, temperature: Array) -> dict[str, float]:
-        """Heat [W] from tissue into each kind of wall."""
-        flows = {}
+    def _wall_flows(self, temperature: Array) -> dict[str, Any]:
+        """Heat [W] from tissue into each kind of wall, or into each owner of it."""
+        flows: dict[str, Any] = {}
         for name, wall in self._walls.items():
             if wall.n:
                 self.backend.on_entries(
@@ -302,9 +404,13 @@ class Bioheat:
                     self.conductivity,
                     wall.buffer,
                 )
-                flows[name] = self.spacing * float(wall.buffer.sum())
+                if wall.n_owners:
+                    heat = np.asarray(self.backend.to_host(wall.buffer))
+                    flows[name] = self.spacing * np.bincount(wall.owner, heat, minlength=wall.n_owners)
+                else:
+                    flows[name] = self.spacing * float(wall.buffer.sum())
             else:
-                flows[name] = 0.0
+                flows[name] = np.zeros(wall.n_owners) if wall.n_owners else 0.0
         return flows
 
     def advance(
@@ -373,7 +479,10 @@ class Bioheat:
             two_before, before = before, out
             T = self._temperature_of(out) if boils else out
         self.evaluations += len(coefficients)
-        self.wall_heat = {name: ledger.last for name, ledger in ledgers.items()}
+        self.wall_heat = {name: float(np.sum(ledger.last)) for name, ledger in ledgers.items()}
+        self.owner_heat = {
+            name: np.asarray(ledger.last) for name, ledger in ledgers.items() if self._walls[name].n_owners
+        }
         # `before` is the new state; its place in the workspace is taken by the old one
         space.first, space.second = enthalpy, second if before is first else first
         return before, T, enthalpy

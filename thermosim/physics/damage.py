@@ -9,7 +9,7 @@ import numpy as np
 
 from thermosim.backends.base import Array, Backend, Layout
 from thermosim.config import DamageConfig
-from thermosim.physics.bioheat import ThermalLaw
+from thermosim.physics.bioheat import NOTHING_DIES, ThermalLaw
 from thermosim.units import GAS_CONSTANT
 
 
@@ -39,6 +39,18 @@ class DamageState:
     @property
     def arrays(self) -> tuple[Array, Array, Array, Array, Array]:
         return self.integral, self.dose, self.alive, self.dead, self.highest_temperature
+
+
+def shutdown_rate(config: DamageConfig) -> tuple[float, float, float]:
+    """Constants of the rate at which what stops perfusion grows, for `ThermalLaw.death`.
+
+    Ω by ln A − E/(R T); the dead fraction by ln k_f0 + T/T_k, to be multiplied by (1 − A)(1 − A − D).
+    """
+    if config.perfusion_shutdown == "arrhenius":
+        return math.log(config.frequency_factor), config.activation_energy / GAS_CONSTANT, 0.0
+    if config.perfusion_shutdown == "viability":
+        return math.log(config.three_state_forward), 0.0, 1.0 / config.three_state_scale
+    return NOTHING_DIES
 
 
 class DamageModels:

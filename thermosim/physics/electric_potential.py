@@ -3,7 +3,8 @@
 ∇·(σ(T) ∇φ) = 0 (quasi-static; Plonsey & Heppner 1967, Bull Math Biophys 29:657), φ = V on bare
 metal, no current through insulated shafts, φ = 0 at the ground. For a given σ one field per
 terminal (a group of electrodes bonded together) at unit potential, the others at zero, gives the
-admittance matrix; every drive follows by superposition.
+admittance matrix; every drive follows by superposition. Later, when σ has moved, only the field of
+the present drive is solved again, and the admittances are corrected by the currents found.
 """
 
 from __future__ import annotations
@@ -19,10 +20,27 @@ from numpy.typing import NDArray
 from thermosim.backends.base import Array, Backend, Layout
 from thermosim.errors import InputError
 from thermosim.numerics.link_factors import LinkFactors
-from thermosim.numerics.multigrid import Links, MultigridSolver
+from thermosim.numerics.multigrid import Links, MultigridSolver, SolveReport
 from thermosim.numerics.workspace import Workspace
+from thermosim.physics.solved_fields import SolvedFields
 
 FACES = ("-x", "+x", "-y", "+y", "-z", "+z")
+
+LARGEST_MISS = 0.05
+"""A guess of the conductance's change this far off is made again: the error estimate is taken about it."""
+
+
+@dataclass(frozen=True)
+class DriveReport:
+    """What one field's solve found.
+
+    `currents` [A]: out of every electrode. `error`: estimated relative error of the field in energy
+    norm. `relative_residual`: as the solver's recurrence has it.
+    """
+
+    currents: NDArray[np.float64]
+    error: float
+    relative_residual: float
 
 
 @dataclass(frozen=True)
@@ -32,7 +50,8 @@ class ConductivityLaw:
     `sigma_37` [S/m] and `slope` [1/K] by label; `is_blood` by label marks cells whose heat the blood
     carries away at once; `law` 0 constant, 1 linear, 2 exponential;
     above `collapse` [°C] σ falls log-linearly to `factor` of its value over `width` [K]. Temperature
-    fields are counted from `reference` [°C].
+    fields are counted from `reference` [°C]. `inverse_capacity` 1/(ρc) [m³ K/J] by label says how fast a
+    cell's heat source can dry it out; None: at once.
     """
 
     sigma_37: NDArray[np.float32]
@@ -43,6 +62,7 @@ class ConductivityLaw:
     width: float
     factor: float
     reference: float
+    inverse_capacity: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +92,10 @@ def ground_links(
     `ground`: ``faces`` grounds all six faces of the box (factor 2: half a cell), a list such as
     ``-z,+z`` only those, ``far_field`` mimics a large body: φ falls as 1/r from `center` (m from
     the box's lower corner), so −∂φ/∂n = φ (n·r)/r² on the faces, in series with the half cell.
+    ``none``: all faces insulate, current flows between electrodes alone.
     """
+    if ground == "none":
+        return np.empty(0, np.int64), np.empty(0)
     n_cells = int(np.prod(shape))
     cell = np.arange(n_cells).reshape(shape)
     if ground == "far_field" or ground == "faces":
@@ -82,7 +105,7 @@ def ground_links(
         unknown = [face for face in faces if face not in FACES]
         if unknown or not faces:
             raise InputError(
-                f"protocol.ground={ground!r}: choose faces, far_field or some of {', '.join(FACES)}"
+                f"protocol.ground={ground!r}: choose faces, far_field, none or some of {', '.join(FACES)}"
             )
     cells, factors = [], []
     for face in faces:
@@ -130,9 +153,12 @@ class ElectricPotential:
         workspace: Workspace,
     ) -> None:
         self.backend, self.layout, self.spacing, self.labels = backend, layout, spacing, labels
+        capacity = law.inverse_capacity
+        self._steepness = abs(math.log(law.factor)) / law.width  # |d ln σ/dT| of the collapse [1/K]
         self._law = (
             backend.asarray(law.sigma_37, "float32"),
             backend.asarray(law.slope, "float32"),
+            backend.asarray(np.zeros_like(law.slope) if capacity is None else capacity, "float32"),
             np.int32(law.law),
             np.float32(law.collapse),
             np.float32(law.width),
@@ -145,8 +171,9 @@ class ElectricPotential:
         self.solver = MultigridSolver(backend, self.links, workspace)
         self.solves = 0
         self.iterations = 0
-        self.fields: list[Array] = []
+        self.solved = SolvedFields(backend, layout, 0)
         self.terminals: tuple[tuple[int, ...], ...] = ()
+        self.latest: NDArray[np.float64] = np.empty(0)  # terminal voltages of the last field solved
         self.set_geometry(links, n_electrodes, ground)
 
     def set_geometry(
@@ -194,10 +221,21 @@ class ElectricPotential:
     def set_terminals(self, terminals: tuple[tuple[int, ...], ...]) -> None:
         """Choose which electrodes are bonded together; their fields start from zero."""
         self.terminals = terminals
-        self.fields = [self.backend.field(self.layout) for _ in terminals]
+        self.solved = SolvedFields(self.backend, self.layout, len(terminals))
 
-    def update_conductances(self, temperature: Array) -> None:
-        """σ(T) and all links from the temperature of the moment."""
+    @property
+    def fields(self) -> list[Array]:
+        """The fields at hand, one per terminal: those of unit potentials after `solve`."""
+        return self.solved.fields
+
+    def update_conductances(
+        self, temperature: Array, heat: Array | None = None, heating_time: float = 0.0
+    ) -> None:
+        """σ(T) and all links from the temperature of the moment.
+
+        Where tissue boils σ follows its own heating: `heat` q [W/m³] of the last solve and `heating_time`,
+        the seconds that it will act, as multiples of q. See `settled_conductivity` in `kernels/laws.h`.
+        """
         self.backend.on_cells(
             "electrical_conductivity",
             self.layout,
@@ -205,6 +243,8 @@ class ElectricPotential:
             self._reference,
             self.labels,
             *self._law,
+            self.sigma if heat is None else heat,
+            np.float32(0.0 if heat is None else self._steepness * heating_time),
             self.sigma,
         )
         self.restore_conductances()
@@ -220,28 +260,86 @@ class ElectricPotential:
         self.solver.coarsen()
 
     def solve(self, tolerance: float, maximum_iterations: int) -> None:
-        """Solve every terminal's field for the present conductances, from the fields at hand."""
-        for terminal, field in zip(self.terminals, self.fields, strict=True):
-            report = self.solver.solve(
-                field, partial(self._add_inflow, terminal), tolerance, maximum_iterations
-            )
-            self.solves += 1
-            self.iterations += report.iterations
+        """Solve every terminal's unit field for the present conductances, from the fields at hand."""
+        self.solved.start_over()
+        for unit, field in zip(self.solved.voltages.T, self.fields, strict=True):
+            inflow = partial(self._add_inflow, unit)
+            self._count(self.solver.solve(field, inflow, tolerance, maximum_iterations))
+            self.latest = unit.copy()
+
+    def solve_drive(
+        self,
+        voltages: NDArray[np.float64],
+        power: float,
+        energy_tolerance: float,
+        tolerance: float,
+        maximum_iterations: int,
+    ) -> DriveReport:
+        """Solve the one field of these terminal voltages, from the superposition of the fields at hand.
+
+        Parameters
+        ----------
+        voltages : (n_terminals,) [V]; those of floating terminals are taken as given.
+        power : about the power [W] of these voltages, the scale of `energy_tolerance`.
+        energy_tolerance : relative error of the field in energy norm that ends the solve.
+        tolerance : relative residual that ends it too.
+        """
+        place = self.solved.place_for(voltages)
+        self.latest = voltages.copy()
+        field, scale = self.fields[place], math.sqrt(max(power, 0.0) / self.spacing)
+        report = self.solver.solve(
+            field,
+            partial(self._add_inflow, voltages),
+            tolerance,
+            maximum_iterations,
+            energy_tolerance * scale,
+        )
+        self._count(report)
+        potentials = self._electrode_potentials(voltages)
+        residual = self.solver.residual
+        currents = [self.electrode_current(field, e, float(v), residual) for e, v in enumerate(potentials)]
+        error = report.energy_error / scale if report.iterations and scale > 0.0 else 0.0
+        return DriveReport(np.array(currents), error, report.relative_residual)
+
+    def _count(self, report: SolveReport) -> None:
+        self.solves += 1
+        self.iterations += report.iterations
+
+    def _electrode_potentials(self, voltages: NDArray[np.float64]) -> NDArray[np.float64]:
+        potentials = np.zeros(len(self.walls))
+        for voltage, terminal in zip(voltages, self.terminals, strict=True):
+            potentials[list(terminal)] = voltage
+        return potentials
 
     def true_relative_residuals(self) -> list[float]:
-        """‖b − A φ‖ / ‖b‖ of every terminal's field, computed afresh."""
+        """‖b − A φ‖ / ‖b‖ of every field, computed afresh with the present conductances."""
         return [
-            self.solver.true_relative_residual(field, partial(self._add_inflow, terminal))
-            for terminal, field in zip(self.terminals, self.fields, strict=True)
+            self.solver.true_relative_residual(field, partial(self._add_inflow, voltages))
+            for voltages, field in zip(self.solved.voltages.T, self.fields, strict=True)
         ]
 
-    def _add_inflow(self, terminal: tuple[int, ...], residual: Array) -> None:
-        for electrode in terminal:
-            wall = self.walls[electrode]
-            self.backend.on_entries("wall_inflow", wall.n, wall.cell, wall.factor, self.sigma, residual)
+    def latest_relative_residual(self) -> float:
+        """‖b − A φ‖ / ‖b‖ of the field solved last, computed afresh; NaN if there is none."""
+        for voltages, field in zip(self.solved.voltages.T, self.fields, strict=True):
+            if np.array_equal(voltages, self.latest):
+                return self.solver.true_relative_residual(field, partial(self._add_inflow, voltages))
+        return math.nan
 
-    def electrode_current(self, field: Array, electrode: int, potential: float) -> float:
-        """Current [A] out of one electrode at `potential` into tissue whose potential is `field`."""
+    def _add_inflow(self, voltages: NDArray[np.float64], residual: Array) -> None:
+        for wall, volts in zip(self.walls, self._electrode_potentials(voltages), strict=True):
+            if volts != 0.0:
+                self.backend.on_entries(
+                    "wall_inflow", wall.n, wall.cell, wall.factor, self.sigma, np.float32(volts), residual
+                )
+
+    def electrode_current(
+        self, field: Array, electrode: int, potential: float, residual: Array | None = None
+    ) -> float:
+        """Current [A] out of one electrode at `potential` into tissue whose potential is `field`.
+
+        What a cell passes on to its neighbours is what the electrode feeds into it but for the
+        `residual` b − A φ that the solve left there; None: too small to matter.
+        """
         wall = self.walls[electrode]
         current = self.backend.full(wall.n, 0.0, "float64")
         self.backend.on_entries(
@@ -258,12 +356,14 @@ class ElectricPotential:
             np.float32(potential),
             current,
         )
+        if residual is not None:
+            current += self._alone[electrode] * residual[wall.cell]
         return self.spacing * float(current.sum())
 
     def admittances(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Y [S] of the terminals, (n, n) symmetric, and of the electrodes, (n_electrodes, n).
 
-        Entry (i, j): current out of i when terminal j is at 1 V and all others at 0.
+        Entry (i, j): current out of i when terminal j is at 1 V and all others at 0. After `solve`.
         """
         single = np.empty((len(self.walls), len(self.terminals)))
         for j, (driven, field) in enumerate(zip(self.terminals, self.fields, strict=True)):
@@ -273,23 +373,23 @@ class ElectricPotential:
         return 0.5 * (matrix + matrix.T), single
 
     def superpose(self, voltages: NDArray[np.float64], out: Array) -> None:
-        """out = Σ V_t φ_t [V]."""
-        for number, (voltage, field) in enumerate(zip(voltages, self.fields, strict=True)):
-            keep = np.float32(1.0 if number else 0.0)
-            self.backend.on_cells("scale_add", self.layout, np.float32(voltage), field, keep, out)
+        """out = the potential [V] for these terminal voltages, by superposition."""
+        self.solved.superpose(voltages, out)
 
     def joule_heating(
         self, voltages: NDArray[np.float64], potential: Array, heat: Array
     ) -> tuple[float, float]:
         """Fill `heat` [W/m³] for given terminal voltages; returns Σ q h³ [W] of all and of blood.
 
-        Half of each link's g (Δφ)² goes to each end, all of a wall link's to its tissue cell, so that
+        Each link's g (Δφ)² is shared by its ends as by half cells in series, σ_other/(σ + σ_other) to
+        each, all of a wall link's goes to its tissue cell, so that
         the sum is the electrical power Σ V I of the discrete problem.
         """
         backend, layout, links = self.backend, self.layout, self.links
         self.superpose(voltages, potential)
         inverse_h2 = np.float32(1.0 / self.spacing**2)
-        backend.on_cells("joule_heat", layout, potential, links.gx, links.gy, links.gz, inverse_h2, heat)
+        conductances = (links.gx, links.gy, links.gz)
+        backend.on_cells("joule_heat", layout, potential, self.sigma, *conductances, inverse_h2, heat)
         for voltage, terminal in zip(voltages, self.terminals, strict=True):
             for electrode in terminal:
                 self._add_wall_heat(self.walls[electrode], potential, float(voltage), inverse_h2, heat)
@@ -312,29 +412,42 @@ class ElectricPotential:
             heat,
         )
 
-    def drift(self, temperature: Array, heat: Array) -> tuple[float, float]:
+    def drift(
+        self, temperature: Array, heat: Array, expected: float = 1.0, heating_time: float = 0.0
+    ) -> tuple[float, float]:
         """How conductance and field have changed since the last solve.
 
-        Returns c, the factor on the conductance of the driven pattern, and a bound on the relative
-        error in energy norm of the field as it was solved. With r = σ/σ_solved cell by cell and
-        c = Σ q r / Σ q, the old field is compared with the new problem through c A_old: A e = −δA φ
-        gives ‖e‖_A² ≤ Σ (δg)²/g (Δφ)², and with δg = g − c g_old
+        Returns c, the factor on the conductance of the driven pattern, and an estimate of the relative
+        error in energy norm of the field as it was solved. With r = σ/σ_solved cell by cell, the Joule
+        heat q of the solve as weight, ⟨·⟩ = Σ q · / Σ q and c = ⟨r⟩, the old field is compared with the
+        new problem through c A_old, and ρ = r/c:
 
-            (‖e‖_A / ‖φ‖_A)² ≤ (Σ q r)(Σ q / r) / (Σ q)² − 1 ≥ 0   (Cauchy-Schwarz).
+            (‖e‖_A / ‖φ‖_A)² ≈ ⟨w(ρ)⟩,  w = (ρ − 1)² min(1/ρ, 3/(ρ + 2)).
 
+        (ρ − 1)²/ρ bounds the errors of potential and current together (Prager & Synge 1947, Q Appl
+        Math 5:241); where σ falls by far the error of the current is nearly all of it, and 3/(ρ + 2) is
+        the share of the potential's if the cell were a sphere in tissue that has not changed (Maxwell).
         An even change of σ costs nothing; the error of the conductance itself is of second order.
+        `expected` is a guess of c, about which w is taken; `heating_time` as in `update_conductances`.
         """
-        total, rising, falling = self.backend.row_sums(
-            "conductivity_drift",
-            self.layout,
-            3,
-            temperature,
-            self._reference,
-            self.labels,
-            *self._law,
-            self.sigma,
-            heat,
-        )
-        if not total > 0.0:
-            return 1.0, 0.0
-        return rising / total, math.sqrt(max(0.0, rising * falling / total**2 - 1.0))
+        for _ in range(2):
+            total, rising, lost = self.backend.row_sums(
+                "conductivity_drift",
+                self.layout,
+                3,
+                temperature,
+                self._reference,
+                self.labels,
+                *self._law,
+                heat,
+                np.float32(self._steepness * heating_time),
+                self.sigma,
+                np.float32(expected),
+            )
+            if not total > 0.0:
+                return 1.0, 0.0
+            mean = rising / total
+            expected *= mean
+            if abs(mean - 1.0) < LARGEST_MISS:
+                break
+        return expected, math.sqrt(max(0.0, lost / total - (mean - 1.0) ** 2))

@@ -39,55 +39,11 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [float(round(i * step, 12)) for i in range(start, end + 1)]
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle", color: str = MUTED, more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}"{more}>{escape(text)}</text>'
-
-
-def line_chart(
-    title: str,
-    unit: str,
-    minutes: NDArray[np.float64],
-    values: NDArray[np.float64],
-    color: str,
-    low: float | None,
+def svg_text(
+    x: float, y: float, text: str, anchor: str = "middle", color: str = MUTED, more: str = ""
 ) -> str:
-    """One reading over time. NaN leaves a gap. `low`: the axis starts there, None for a free start."""
-    width, height, left, bottom, top, right = 470, 210, 52, 34, 30, 12
-    stride = max(1, math.ceil(len(minutes) / MOST_POINTS))
-    minutes, values = minutes[::stride], values[::stride]
-    finite = values[np.isfinite(values)]
-    if finite.size == 0 or len(minutes) < 2:
-        return f'<p class="muted">{escape(title)}: no readings.</p>'
-    ticks = nice_ticks(
-        float(finite.min()) if low is None else min(low, float(finite.min())), float(finite.max()), 4
-    )
-    end = max(float(minutes[-1]), 1e-6)
-    times = [tick for tick in nice_ticks(0.0, end, 6) if tick <= end]
-    x = left + (width - left - right) * minutes / end
-    y = height - bottom - (height - bottom - top) * (values - ticks[0]) / (ticks[-1] - ticks[0])
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(title, quote=True)}">',
-        _text(left, 16, f"{title} [{unit}]", "start", INK, ' font-weight="600"'),
-    ]
-    for tick in ticks:
-        ty = height - bottom - (height - bottom - top) * (tick - ticks[0]) / (ticks[-1] - ticks[0])
-        parts.append(f'<path d="M{left} {ty:.1f}H{width - right}" stroke="{GRID_LINE}"/>')
-        parts.append(_text(left - 7, ty + 4, f"{tick:g}", "end"))
-    for tick in times:
-        tx = left + (width - left - right) * tick / end
-        parts.append(f'<path d="M{tx:.1f} {height - bottom}v4" stroke="{MUTED}"/>')
-        parts.append(_text(tx, height - bottom + 17, f"{tick:g}"))
-    parts.append(_text(width - right, height - 3, "minutes", "end"))
-    drawn, pen = [], False
-    for px, py in zip(x, y, strict=True):
-        if not math.isfinite(py):
-            pen = False
-            continue
-        drawn.append(f"{'L' if pen else 'M'}{px:.1f} {py:.1f}")
-        pen = True
-    parts.append(f'<path d="{"".join(drawn)}" fill="none" stroke="{color}" stroke-width="1.8"/></svg>')
-    return "".join(parts)
+    """Text of an SVG drawing at a point."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}"{more}>{escape(text)}</text>'
 
 
 def vertex_areas(tumor: TumorMargin) -> NDArray[np.float64]:
@@ -128,7 +84,7 @@ def margin_histogram(tumor: TumorMargin) -> str:
     ]
     for tick in ticks:
         parts.append(f'<path d="M{left} {py(tick):.1f}H{width - right}" stroke="{GRID_LINE}"/>')
-        parts.append(_text(left - 7, py(tick) + 4, f"{tick:g}%", "end"))
+        parts.append(svg_text(left - 7, py(tick) + 4, f"{tick:g}%", "end"))
     for edge, value in zip(edges[:-1], share, strict=True):
         if value > 0:
             parts.append(
@@ -142,8 +98,10 @@ def margin_histogram(tumor: TumorMargin) -> str:
         )
     for tick in nice_ticks(first, last, 8):
         if first <= tick <= last:
-            parts.append(_text(px(tick), height - bottom + 16, f"{tick:g}"))
-    parts.append(_text((left + width - right) / 2, height - 5, "margin [mm]; share of the tumour's surface"))
+            parts.append(svg_text(px(tick), height - bottom + 16, f"{tick:g}"))
+    parts.append(
+        svg_text((left + width - right) / 2, height - 5, "margin [mm]; share of the tumour's surface")
+    )
     return "".join(parts) + "</svg>"
 
 
@@ -213,9 +171,9 @@ def margin_map(tumor: TumorMargin) -> str:
     for quarter, word in enumerate(("back", "patient's right", "front", "left", "back")):
         tick = left + inner_width * quarter / 4
         parts.append(f'<path d="M{tick} {top}v{inner_height + 4}" stroke="{INK}" stroke-opacity="0.25"/>')
-        parts.append(_text(tick, top + inner_height + 18, word))
+        parts.append(svg_text(tick, top + inner_height + 18, word))
     for share, word in ((0.04, "head"), (0.5, "level"), (0.99, "feet")):
-        parts.append(_text(left - 6, top + inner_height * share, word, "end"))
+        parts.append(svg_text(left - 6, top + inner_height * share, word, "end"))
     arm = tumor.thinnest_point - surface_center(tumor.surface)
     if np.all(np.isfinite(arm)) and np.linalg.norm(arm) > 0:
         arm = arm / np.linalg.norm(arm)
@@ -229,7 +187,7 @@ def margin_map(tumor: TumorMargin) -> str:
         anchor = "end" if column > 0.75 else "start"
         shift = -12 if column > 0.75 else 12
         parts.append(
-            _text(
+            svg_text(
                 mark_x + shift,
                 mark_y + 4,
                 f"thinnest: {round(1e3 * tumor.all_around.minimum, 1) + 0.0:.1f} mm".replace("-", "−"),

@@ -14,6 +14,7 @@ from thermosim.outcome.results import Outcome
 from thermosim.report.atomic import replacing
 from thermosim.report.provenance import Anonymizer, now, versions, yaml_text
 from thermosim.report.verdict import DISCLAIMER
+from thermosim.report.vessels import write_vessels
 from thermosim.report.zones import zone_mask
 from thermosim.simulation import SimulationResult
 
@@ -47,6 +48,8 @@ def write_result(
             dataset.attrs["volume_m3"] = zone.volume
         _write_tumors(file.create_group("tumors"), outcome)
         _write_traces(file.create_group("traces"), result)
+        _write_events(file.create_group("events"), result)
+        write_vessels(file.create_group("vessels"), result, _put)
         _write_audit(file.create_group("energy_audit"), result)
         _write_provenance(file.create_group("provenance"), result, config, anonymizer)
 
@@ -166,6 +169,21 @@ def _write_traces(group: Any, result: SimulationResult) -> None:
     _put(group, "hottest_temperature", traces.hottest_temperature, "degC", "hottest place in tissue")
     _put(group, "ablated_volume", traces.ablated_volume, "m3", "volume dead by the chosen criterion")
     _put(group, "electrical_energy", traces.electrical_energy, "J", "energy delivered so far")
+    _texts(group, "units", list(result.units), "names of the columns per unit: a device, or one pole of it")
+    _put(group, "unit_voltage", traces.unit_voltage, "V", "RMS voltage of each unit")
+    _put(group, "unit_current", traces.unit_current, "A", "RMS current of each unit")
+    _put(group, "unit_power", traces.unit_power, "W", "power of each unit")
+    _put(group, "unit_impedance", traces.unit_impedance, "ohm", "V/I of each unit, NaN while not driven")
+    _texts(group, "sensors", [sensor.name for sensor in result.sensors], "names of the sensors")
+    _put(group, "sensor_temperature", traces.sensor_temperature, "degC", "what each sensor shows")
+
+
+def _write_events(group: Any, result: SimulationResult) -> None:
+    events = result.events
+    _put(group, "time", np.array([event.time for event in events], float), "s", "time since the start")
+    _texts(group, "kind", [event.kind for event in events], "what the generator did")
+    _texts(group, "unit", [event.unit for event in events], "with which unit, bonded units, or pair")
+    _put(group, "value", np.array([event.value for event in events], float), "1", "in the unit of its kind")
 
 
 def _write_audit(group: Any, result: SimulationResult) -> None:
@@ -178,6 +196,7 @@ def _write_audit(group: Any, result: SimulationResult) -> None:
         "vessels": "energy carried away by vessels",
         "cooled_needles": "energy carried away by the coolant of the needles",
         "faces": "energy lost through the faces of the box",
+        "displaced": "heat of cells that metal entered or left, not part of what is stored",
     }.items():
         _put(group, name, getattr(audit, name), "J", long_name)
     _put(group, "relative_error", audit.relative_error, "1", "|in − sum of the rest| / in")

@@ -14,10 +14,12 @@ from thermosim.applicators.electrode import Electrode
 from thermosim.outcome.results import Outcome
 from thermosim.report import charts
 from thermosim.report.atomic import write_text
+from thermosim.report.generator_log import GeneratorLog
 from thermosim.report.meshes import SceneMesh, layer_name
 from thermosim.report.page_data import ISOTHERMS, page_data, script_safe
 from thermosim.report.slices import slice_volume
 from thermosim.report.tables import criterion_name, number, numbers, percent, safe, settings
+from thermosim.report.trace_charts import traces_section
 from thermosim.report.verdict import MARGIN_CLASSES, weighed
 from thermosim.simulation import SimulationResult
 
@@ -53,14 +55,15 @@ def write_report(
     meshes: Sequence[SceneMesh],
     picture: bytes | None,
     earlier_poses: Sequence[Sequence[Electrode]] = (),
+    log: GeneratorLog | None = None,
 ) -> None:
     """Write the page, whole or not at all.
 
     Every number shown comes from `summary`; `meshes` and the fields feed the drawings; `picture` is
     the PNG that stands in for the turning scene where the browser has no WebGL; `earlier_poses` are
-    places that needles were pulled back from.
+    places that needles were pulled back from; `log` of a real generator is drawn over the readings.
     """
-    write_text(path, report_page(summary, result, outcome, meshes, picture, earlier_poses))
+    write_text(path, report_page(summary, result, outcome, meshes, picture, earlier_poses, log))
 
 
 def report_page(
@@ -70,6 +73,7 @@ def report_page(
     meshes: Sequence[SceneMesh],
     picture: bytes | None,
     earlier_poses: Sequence[Sequence[Electrode]] = (),
+    log: GeneratorLog | None = None,
 ) -> str:
     """The page as text."""
     resource = files("thermosim.report")
@@ -84,7 +88,7 @@ def report_page(
             _scene(picture, bool(earlier_poses)),
             _slices(),
             _margins(result, outcome),
-            _traces(result),
+            traces_section(result, log, summary["settings"]["controlled_sensor"] or "mean"),
             numbers(summary),
             settings(summary),
             _limits(summary),
@@ -239,22 +243,6 @@ def _margins(result: SimulationResult, outcome: Outcome) -> str:
     if wet:
         parts.append('<p class="muted">Grey: in the blood of an open vessel; such places do not count.</p>')
     return "\n".join([*parts, _margin_legend()])
-
-
-def _traces(result: SimulationResult) -> str:
-    traces = result.traces
-    minutes = np.asarray(traces.time) / 60.0
-    drawn = (
-        ("Power", "W", traces.total_power, "#24508f", 0.0),
-        ("Impedance", "Ω", traces.impedance, "#7b58a8", None),
-        ("Hottest temperature", "°C", traces.hottest_temperature, "#b3202c", None),
-        ("Ablated volume", "mL", 1e6 * traces.ablated_volume, "#0b6e63", 0.0),
-    )
-    charts_ = "".join(
-        charts.line_chart(title, unit, minutes, np.asarray(values, float), color, low)
-        for title, unit, values, color, low in drawn
-    )
-    return f'<h2>Over time</h2><div class="two">{charts_}</div>'
 
 
 def _limits(summary: Mapping[str, Any]) -> str:

@@ -73,7 +73,10 @@ def simplified(surface: TriangleSurface, target: int) -> TriangleSurface:
 
 
 def needle_meshes(electrode: Electrode, with_shaft: bool = True) -> list[SceneMesh]:
-    """Bare metal and shaft of one electrode as closed tubes (a sphere electrode as a ball)."""
+    """Bare metal, tines and shaft of one electrode as closed tubes (a sphere electrode as a ball).
+
+    A band's tip, in front of its metal, is drawn as shaft.
+    """
     if electrode.kind == "sphere":
         ball = pv.Sphere(radius=electrode.radius, center=electrode.target_point).triangulate()
         return [_needle(electrode, ball, "tip", METAL_COLOR)]
@@ -83,8 +86,13 @@ def needle_meshes(electrode: Electrode, with_shaft: bool = True) -> list[SceneMe
         end = electrode.axis_end + LONGEST_SHAFT * electrode.direction
     # Needles are drawn a little thicker than they are: 1.5 mm would be hard to see beside a liver.
     radius = max(electrode.radius, 0.9e-3)
-    parts = [(np.asarray(electrode.target_point), electrode.axis_end, radius, METAL_COLOR, "tip")]
-    if with_shaft and length > 1e-4:
+    bare_from, tip = electrode.metal_start, np.asarray(electrode.target_point)
+    parts = []
+    if electrode.active_length > 1e-4:
+        parts.append((bare_from, electrode.axis_end, radius, METAL_COLOR, "tip"))
+    if with_shaft and electrode.active_start > 1e-4 and not electrode.pole:
+        parts.append((tip, bare_from, 0.8 * radius, SHAFT_COLOR, "front"))
+    if with_shaft and length > 1e-4 and electrode.pole != "distal":
         parts.append((electrode.axis_end, end, 0.8 * radius, SHAFT_COLOR, "shaft"))
     meshes = []
     for start, stop, part_radius, color, part in parts:
@@ -96,7 +104,20 @@ def needle_meshes(electrode: Electrode, with_shaft: bool = True) -> list[SceneMe
             resolution=16,
         ).triangulate()
         meshes.append(_needle(electrode, tube, part, color))
+    if electrode.wires:
+        meshes.append(_needle(electrode, _tines(electrode), "tines", METAL_COLOR))
     return meshes
+
+
+def _tines(electrode: Electrode) -> pv.PolyData:
+    """All tines as tubes, drawn thicker than they are."""
+    tubes = [
+        pv.MultipleLines(points=np.asarray(wire)).tube(
+            radius=max(electrode.wire_radius, 0.5e-3), n_sides=8, capping=True
+        )
+        for wire in electrode.wires
+    ]
+    return tubes[0].append_polydata(*tubes[1:]).triangulate()
 
 
 def _needle(electrode: Electrode, mesh: pv.PolyData, part: str, color: str) -> SceneMesh:

@@ -442,7 +442,9 @@
     }
     if (show("needles")) for (const needle of data.needles) {
       // The part of the needle within 2.5 mm of the plane.
-      for (const [from, to, color] of [[needle.bare, needle.entry, "#c3c8cf"], [needle.tip, needle.bare, "#ffffff"]]) {
+      const parts = [[needle.bare, needle.entry, "#c3c8cf"], [needle.tip, needle.bare, "#ffffff"]];
+      for (const wire of needle.wires) for (let k = 1; k < wire.length; k++) parts.push([wire[k - 1], wire[k], "#ffffff"]);
+      for (const [from, to, color] of parts) {
         const here = mmOf(through, position[through]), d0 = from[through] - here, d1 = to[through] - here;
         let s0 = 0, s1 = 1;
         if (Math.abs(d1 - d0) < 1e-9) { if (Math.abs(d0) > 2.5) continue; } else {

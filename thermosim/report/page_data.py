@@ -95,9 +95,10 @@ def page_data(
         "needles": [
             {
                 "name": e.name,
-                "tip": [1e3 * c for c in e.target_point],
-                "bare": (1e3 * (e.axis_end if e.kind == "needle" else np.asarray(e.target_point))).tolist(),
-                "entry": [1e3 * c for c in (e.entry_point if e.kind == "needle" else e.target_point)],
+                "tip": (1e3 * e.metal_start).tolist(),
+                "wires": [[[1e3 * c for c in point] for point in wire] for wire in e.wires],
+                "bare": (1e3 * e.axis_end).tolist(),
+                "entry": [1e3 * c for c in (e.entry_point if e.kind != "sphere" else e.target_point)],
             }
             for e in (*(e for pose in earlier_poses for e in pose), *result.electrodes)
         ],

@@ -19,8 +19,9 @@ def poses(result: SimulationResult, config: Mapping[str, Any]) -> list[tuple[Ele
     """
     pulled_back = [0.0]
     start = 0.0
-    for segment in setting(config, "protocol.segments") or ():
-        if start > 0.0 and start >= result.treatment_time:
+    for number, segment in enumerate(setting(config, "protocol.segments") or ()):
+        known = result.segment_times  # a segment may have ended early, so that the next one began early
+        if number >= len(known) if known else 0.0 < start >= result.treatment_time:
             break
         pulled_back.append(pulled_back[-1] + (segment.get("pull_back_mm") or 0.0) * MILLIMETRE)
         start += segment["duration_min"] * MINUTE

@@ -13,9 +13,12 @@ import numpy as np
 from thermosim.applicators.electrode import Electrode
 from thermosim.outcome.results import MarginStatistics, Outcome, TumorMargin
 from thermosim.report.atomic import write_text
+from thermosim.report.generator_log import GeneratorLog, log_summary
+from thermosim.report.generator_summary import generator_summary, headline_impedance
 from thermosim.report.poses import poses
 from thermosim.report.provenance import Anonymizer, now, versions
 from thermosim.report.verdict import DISCLAIMER, verdict
+from thermosim.report.vessels import vessel_summary
 from thermosim.report.zones import setting
 from thermosim.simulation import SimulationResult
 
@@ -32,6 +35,10 @@ SETTINGS = {
     "generator_mode": "protocol.generator.mode",
     "generator_voltage_v": "protocol.generator.voltage",
     "generator_power_w": "protocol.generator.power",
+    "generator_current_a": "protocol.generator.current",
+    "target_temperature_c": "protocol.generator.target_temperature",
+    "hold_time_s": "protocol.generator.hold_time",
+    "controlled_sensor": "protocol.generator.controlled_sensor",
     "segments": "protocol.segments",
     "applicator": "applicators.name",
     "vessel_model": "vessels.model",
@@ -70,10 +77,12 @@ def summarize(
     config: Mapping[str, Any],
     title: str,
     notes: Sequence[str] = (),
+    log: GeneratorLog | None = None,
 ) -> dict[str, Any]:
     """All numbers of a run as plain values; keys end in their unit. See docs/outputs.md.
 
-    `notes` are added to those of the anatomy, the run and the outcome.
+    `notes` are added to those of the anatomy, the run and the outcome; `log` of a real generator is
+    compared with the run.
     """
     anonymizer = Anonymizer(config)
     traces, audit, run, grid = result.traces, result.audit, result.run, result.anatomy.grid
@@ -114,7 +123,7 @@ def summarize(
                 }
                 for item in outcome.structures_at_risk
             ],
-            "impedance_ohm": {"initial": result.initial_impedance, "final": result.final_impedance},
+            "impedance_ohm": headline_impedance(result, config),
             "electrical_power": {
                 "relative_error": result.power_relative_error,
                 "highest_w": _highest(traces.total_power),
@@ -125,6 +134,10 @@ def summarize(
                 "highest_c": _highest(result.highest_temperature),
                 "final_highest_c": _highest(result.temperature),
             },
+            "generator": generator_summary(result),
+            "generator_log": log_summary(
+                log, traces, setting(config, "protocol.generator.controlled_sensor") or "mean"
+            ),
             "electrodes": _electrodes(result, poses(result, config)[0]),
             "admittance_matrix_s": result.admittance_matrix,
             "energy_audit": {
@@ -135,8 +148,10 @@ def summarize(
                 "vessels_j": audit.vessels,
                 "cooled_needles_j": audit.cooled_needles,
                 "faces_j": audit.faces,
+                "displaced_j": audit.displaced,
                 "relative_error": audit.relative_error,
             },
+            "vessels": vessel_summary(result),
             "grid": {
                 "shape": grid.shape,
                 "spacing_mm": [1e3 * edge for edge in grid.spacing],
@@ -211,6 +226,7 @@ def _electrodes(result: SimulationResult, first: Sequence[Electrode]) -> list[di
         electrodes.append(
             {
                 "name": electrode.name,
+                "unit": electrode.unit,
                 "kind": electrode.kind,
                 "target_lps_mm": 1e3 * np.asarray(electrode.target_point),
                 "entry_lps_mm": 1e3 * np.asarray(electrode.entry_point),

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from thermosim.report.meshes import layer_name
+from thermosim.report.vessels import vessel_table
 
 CRITERION_NAMES = {
     "arrhenius": "Arrhenius, Ω ≥ 1 (63 % of cells dead)",
@@ -15,7 +16,22 @@ CRITERION_NAMES = {
     "three_state": "Three-state cell death",
 }
 
-UNIT_SUFFIXES = {"c": "°C", "v": "V", "w": "W", "s": "s", "mm": "mm", "min": "min"}
+OF_MODES = {
+    "generator_voltage_v": ("constant_voltage",),
+    "generator_current_a": ("constant_current",),
+    "generator_power_w": (
+        "constant_power",
+        "temperature_controlled",
+        "impedance_controlled",
+        "ramp_to_roll_off",
+    ),
+    "target_temperature_c": ("temperature_controlled",),
+    "hold_time_s": ("temperature_controlled",),
+    "controlled_sensor": ("temperature_controlled",),
+}
+"""Settings that only some modes of the generator use."""
+
+UNIT_SUFFIXES = {"a": "A", "c": "°C", "v": "V", "w": "W", "s": "s", "mm": "mm", "min": "min"}
 
 
 def safe(value: Any) -> str:
@@ -61,7 +77,9 @@ def _table(
 
 
 def numbers(summary: Mapping[str, Any]) -> str:
-    return "\n".join(["<h2>Numbers</h2>", *_outcome_tables(summary), *_device_tables(summary)])
+    parts = ["<h2>Numbers</h2>", *_outcome_tables(summary), *_device_tables(summary)]
+    head, rows = vessel_table(summary)
+    return "\n".join([*parts, *(["<h3>Open vessels</h3>", _table(head, rows)] if rows else [])])
 
 
 def _outcome_tables(summary: Mapping[str, Any]) -> list[str]:
@@ -179,9 +197,11 @@ def _device_tables(summary: Mapping[str, Any]) -> list[str]:
         f"{number(impedance['final'], 1, 'Ω')} at the "
         f"end; highest power {number(power['highest_w'], 1, 'W')}; hottest tissue "
         f"{number(summary['temperature']['highest_c'], 1, '°C')}.</p>",
+        *_impedances(summary),
+        *_log(summary),
         "<h3>Where the energy went</h3>",
     ]
-    names = (
+    names: tuple[tuple[str, str], ...] = (
         ("electrical_j", "In: electrical current"),
         ("metabolic_j", "In: metabolism"),
         ("stored_j", "Stored in the tissue"),
@@ -190,6 +210,8 @@ def _device_tables(summary: Mapping[str, Any]) -> list[str]:
         ("cooled_needles_j", "Carried away by needle cooling"),
         ("faces_j", "Lost through the edge of the box"),
     )
+    if audit["displaced_j"]:
+        names = (*names, ("displaced_j", "Beside this: heat of cells that metal entered or left"))
     total = (audit["electrical_j"] or 0) + (audit["metabolic_j"] or 0)
     rows = [
         [
@@ -206,6 +228,47 @@ def _device_tables(summary: Mapping[str, Any]) -> list[str]:
         f"power of the generator differ by at most {_scientific(power['relative_error'])}.</p>"
     )
     return parts
+
+
+def _impedances(summary: Mapping[str, Any]) -> list[str]:
+    """First and last impedance of each unit in each segment, where one value cannot say it."""
+    units = summary["generator"]["units"]
+    rows = [
+        [safe(unit["name"]), str(one["segment"] + 1), number(one["initial_ohm"]), number(one["final_ohm"])]
+        for unit in units
+        for one in unit["impedance"]
+    ]
+    if len(rows) < 2:
+        return []
+    head = ["Device or pole", "Segment", "First impedance Ω", "Last impedance Ω"]
+    return [_table(head, rows)]
+
+
+def _log(summary: Mapping[str, Any]) -> list[str]:
+    """How far the run is from a real generator's log."""
+    log = summary["generator_log"]
+    if log is None:
+        return []
+    names = {
+        "power_w": ("Power", "W", 1),
+        "current_a": ("Current", "A", 3),
+        "voltage_v": ("Voltage", "V", 1),
+        "impedance_ohm": ("Impedance", "Ω", 1),
+        "temperature_c": ("Temperature", "K", 1),
+    }
+    rows = []
+    for quantity, one in log["deviation"].items():
+        name, unit, digits = names[quantity]
+        rows.append(
+            [
+                name,
+                number(one["mean"], digits, unit),
+                number(one["rms"], digits, unit),
+                str(one["n_readings"]),
+            ]
+        )
+    head = ["Simulated less measured", "Mean", "Root mean square", "Readings"]
+    return ["<h3>Against the generator's log</h3>", _table(head, rows)]
 
 
 def _scientific(value: Any) -> str:
@@ -246,7 +309,7 @@ def _segment(segment: Mapping[str, Any]) -> str:
 
 def _setting(name: str, value: Any, mode: Any) -> str:
     """A setting in words; a dash for what the generator's mode does not use."""
-    if name == ("generator_power_w" if mode == "constant_voltage" else "generator_voltage_v"):
+    if name in OF_MODES and mode not in OF_MODES[name]:
         return "–"
     if name == "segments" and isinstance(value, list):
         return "; then ".join(_segment(segment) for segment in value)

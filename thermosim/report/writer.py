@@ -10,6 +10,7 @@ from thermosim.anatomy.anatomy import TriangleSurface
 from thermosim.config import OutputConfig
 from thermosim.errors import InputError
 from thermosim.outcome.results import Outcome
+from thermosim.report.generator_log import GeneratorLog
 from thermosim.report.hdf5 import write_result
 from thermosim.report.html import write_report
 from thermosim.report.meshes import scene_meshes
@@ -37,6 +38,7 @@ def write_outputs(
     config: dict[str, Any],
     title: str,
     options: OutputConfig,
+    log: GeneratorLog | None = None,
 ) -> dict[str, Path]:
     """Write what `options` asks for and return the files by key (result, summary, zone, scene, report).
 
@@ -50,6 +52,7 @@ def write_outputs(
     ----------
     config : the resolved configuration as plain mappings, lists and scalars.
     display_surfaces : the whole anatomy by structure name, LPS [m].
+    log : readings of a real generator, drawn over the simulated ones.
 
     Raises
     ------
@@ -79,12 +82,12 @@ def write_outputs(
                 written["scene"] = paths["scene"]
             else:
                 notes.append(problem)
-    summary = summarize(result, outcome, config, title, notes)
+    summary = summarize(result, outcome, config, title, notes, log)
     write_summary(paths["summary"], summary)
     if options.report:
         picture = written["scene"].read_bytes() if "scene" in written else None
         written["report"] = paths["report"]
-        write_report(paths["report"], summary, result, outcome, meshes, picture, stands[:-1])
+        write_report(paths["report"], summary, result, outcome, meshes, picture, stands[:-1], log)
     for key, path in paths.items():
         if key not in written:
             path.unlink(missing_ok=True)

@@ -1,0 +1,59 @@
+"""What a generator puts out at one moment, and what it did when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from thermosim.applicators.circuit import Real
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What the generator puts out at one moment; RMS values, negative in counter-phase.
+
+    `voltages` [V], `currents` [A], `powers` [W]: (n_terminals,). `electrode_voltages`,
+    `electrode_currents`: (n_electrodes,). `impedance` [Ω]: voltage over current at the generator's
+    clamps, NaN while off. `limit`: the generator's limit that holds the output down, if any.
+    `turn`: whose turn it is, a terminal or a pair; None while off. `sink_terminal`: the terminal that
+    takes the current of an isolated generator. `driven`: electrodes that are connected.
+    """
+
+    on: bool
+    active_terminal: int | None
+    voltages: Real
+    currents: Real
+    powers: Real
+    electrode_voltages: Real
+    electrode_currents: Real
+    impedance: float
+    limit: str | None
+    turn: int | None = None
+    sink_terminal: int | None = None
+    driven: tuple[int, ...] = ()
+
+    @property
+    def total_power(self) -> float:
+        """Power that leaves the generator [W], Σ V I."""
+        return float(self.powers.sum())
+
+    @property
+    def electrode_powers(self) -> Real:
+        """Power that leaves through each electrode [W], V I; negative where a floating one takes it in."""
+        return self.electrode_voltages * self.electrode_currents
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something the generator did at `time` [s in the segment] with one terminal, or a pair.
+
+    `kind` and `value`: ``pulse`` or ``turn`` begins with a power [W], voltage [V] or current [A];
+    ``rise`` of the impedance to [Ω]; ``power_drop`` to [W]; ``limit:maximum_impedance`` exceeded by
+    [Ω]; any other ``limit:NAME`` begins to hold the voltage at [V]; ``target_reached`` and
+    ``hold_end`` at [°C]; ``dwell_end`` after [s]; ``done``: no more power for it, at [s].
+    """
+
+    time: float
+    kind: str
+    terminal: int
+    value: float
+    sink: int | None = None
