@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench verification check-tools clean
+.PHONY: help demo test lint bench verification validation check-tools clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,6 +16,7 @@ help:
 	@echo "make lint   ruff, mypy and the direction of imports"
 	@echo "make bench  time the named cases on this machine"
 	@echo "make verification  run all verification sections and write docs/verification.md"
+	@echo "make validation  predict published experiments and write docs/validation.md"
 	@echo "make clean  remove .venv and caches"
 
 # The newest Python from 3.11 on; PYTHON=... chooses another one.
@@ -64,6 +65,9 @@ bench: check-tools $(STAMPS)/installed
 
 verification: check-tools $(STAMPS)/installed-test
 	@$(BIN)/python tests/verification/document.py
+
+validation: check-tools $(STAMPS)/installed-test
+	@$(BIN)/python tests/validation/document.py
 
 clean:
 	rm -rf $(VENV) $(STAMPS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -65,24 +65,17 @@ KERNEL wall_current(int n, int sx, int sy, const int* cell, const float* factor,
   });
 }
 
-// What a cell gets of a link's heat: a link is the half cells of both in series, of resistance 1/(2σ) each.
-// Half of it in even tissue. The speck keeps 0/0 away.
-DEVICE float share_of_link(float own, float other) { return other / (own + other + 1.0e-30f); }
-
-// Joule heat [W/m³]: g (Δφ)² of each link, shared by its ends.
-KERNEL joule_heat(GRID_PARAMETERS, const float* phi, const float* sigma, const float* gx,
-                  const float* gy, const float* gz, float inverse_h2, float* q) {
+// Joule heat [W/m³]: half of g (Δφ)² of each link goes to each of its ends.
+KERNEL joule_heat(GRID_PARAMETERS, const float* phi, const float* gx, const float* gy,
+                  const float* gz, float inverse_h2, float* q) {
   for_each_cell(GRID, [=](Index p) INLINE {
-    const float f = phi[p], s = sigma[p];
+    const float f = phi[p];
     const float a = phi[p + sx] - f, b = f - phi[p - sx];
     const float c = phi[p + sy] - f, d = f - phi[p - sy];
     const float e = phi[p + 1] - f, g = f - phi[p - 1];
-    q[p] = inverse_h2 * (gx[p] * a * a * share_of_link(s, sigma[p + sx]) +
-                         gx[p - sx] * b * b * share_of_link(s, sigma[p - sx]) +
-                         gy[p] * c * c * share_of_link(s, sigma[p + sy]) +
-                         gy[p - sy] * d * d * share_of_link(s, sigma[p - sy]) +
-                         gz[p] * e * e * share_of_link(s, sigma[p + 1]) +
-                         gz[p - 1] * g * g * share_of_link(s, sigma[p - 1]));
+    q[p] = 0.5f * inverse_h2 *
+           (gx[p] * a * a + gx[p - sx] * b * b + gy[p] * c * c + gy[p - sy] * d * d +
+            gz[p] * e * e + gz[p - 1] * g * g);
   });
 }
 
@@ -118,7 +111,9 @@ KERNEL conductivity_drift(GRID_PARAMETERS, const float* theta, float reference,
           sigma_37[l] * conductivity_ratio(T, slope[l], law, collapse, width, log_factor);
       const float now = settled_conductivity(law_now, old, T, collapse, width, q[p], gain,
                                              inverse_capacity[l]);
-      const float r = old > 0.0f ? now / (expected * old) : 1.0f;
+      // a weight instead of a branch: with one, GCC 12 adds q of other cells where whole vectors are solid
+      const float conducts = (float)(old > 0.0f);
+      const float r = 1.0f + conducts * (now / larger(expected * old, 1.0e-30f) - 1.0f);
       total += q[p];
       rising += q[p] * r;
       lost += q[p] * (r - 1.0f) * (r - 1.0f) * smaller(1.0f / r, 3.0f / (r + 2.0f));

@@ -62,30 +62,20 @@ KERNEL restrict_sum(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin, 
   });
 }
 
-// fine += trilinear interpolation of coarse (cell-centred: weights 3/4 and 1/4 along each axis), all eight
-// children of a coarse cell at once: loads that lie side by side. At the box's faces the coarse value is
-// continued evenly: a constant stays one, which matters where little of the box is grounded. `fine_*`
+// fine += coarse: each child gets its parent's value, the transpose of the sum over children. `fine_*`
 // describe the finer level; children that it has not are ghost cells and stay as they are.
 KERNEL prolongate_add(GRID_PARAMETERS, int fine_nx, int fine_ny, int fine_nz, int fine_sx,
                       int fine_sy, int fine_origin, const float* coarse, float* fine) {
   for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
     const Index f = fine_origin + 2 * (i * fine_sx + j * fine_sy + k);
-    for (int a = 0; a < 2; ++a) {
-      const Index X = a ? (i + 1 < nx) * sx : -(i > 0) * sx;
+    const float here = coarse[p], last = 2 * k + 1 < fine_nz ? here : 0.0f;
+    for (int a = 0; a < 2; ++a)
       for (int b = 0; b < 2; ++b) {
-        const Index Y = b ? (j + 1 < ny) * sy : -(j > 0) * sy;
-        const float* c = coarse + p;
-        const float before = 9.0f * c[-1] + 3.0f * (c[X - 1] + c[Y - 1]) + c[X + Y - 1];
-        const float here = 9.0f * c[0] + 3.0f * (c[X] + c[Y]) + c[X + Y];
-        const float after = 9.0f * c[1] + 3.0f * (c[X + 1] + c[Y + 1]) + c[X + Y + 1];
-        const float lower = 3.0f * here + (k > 0 ? before : here);
-        const float upper = 3.0f * here + (k + 1 < nz ? after : here);
-        const bool exists = 2 * i + a < fine_nx && 2 * j + b < fine_ny;
         const Index q = f + a * fine_sx + b * fine_sy;
-        fine[q] += exists ? lower * (1.0f / 64.0f) : 0.0f;
-        fine[q + 1] += exists && 2 * k + 1 < fine_nz ? upper * (1.0f / 64.0f) : 0.0f;
+        const bool exists = 2 * i + a < fine_nx && 2 * j + b < fine_ny;
+        fine[q] += exists ? here : 0.0f;
+        fine[q + 1] += exists ? last : 0.0f;
       }
-    }
   });
 }
 

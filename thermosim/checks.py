@@ -278,8 +278,8 @@ def _check_vessels(vessels: VesselsConfig) -> None:
         _within(f"{key}.velocity_cm_s", group.velocity_cm_s, 0.0, 300.0, "cm/s")
         if group.flow_ml_min is not None and group.velocity_cm_s is not None:
             raise InputError(
-                f"{key}: flow_ml_min={group.flow_ml_min:g} and velocity_cm_s={group.velocity_cm_s:g} are both "
-                "given; the diameter makes one of the other, leave one out"
+                f"{key}: flow_ml_min={group.flow_ml_min:g} and velocity_cm_s={group.velocity_cm_s:g} are "
+                "both given; the diameter makes one of the other, leave one out"
             )
         _one_of(f"{key}.correlation", group.correlation, CORRELATIONS)
         _one_of(f"{key}.flow_direction", group.flow_direction, ("from_root", "to_root"))

@@ -606,6 +606,7 @@ class Simulation:
         potential = treatment.potential
         assert potential is not None
         stored = bioheat.stored_heat(treatment.enthalpy)
+        residual = potential.latest_relative_residual()
         volts = treatment.workspace.first
         self.backend.on_cells("scale_add", treatment.layout, np.float32(0), volts, np.float32(0), volts)
         if len(self.last_voltages) == len(potential.fields):
@@ -639,6 +640,9 @@ class Simulation:
                 potential_solves=counts[0],
                 potential_iterations=counts[1],
                 peak_memory_bytes=peak_memory(),
+                potential_residual=residual,
+                potential_error=self.worst_field_error,
+                floating_current=self.worst_floating_current,
             ),
             initial_impedance=self.initial_impedance,
             final_impedance=self.final_impedance,
@@ -799,8 +803,8 @@ class Simulation:
             potential.restore_conductances()
             self.circuit = Circuit(arrays["circuit"], arrays["electrode_circuit"])
         self.admittance, self.heat_pattern = arrays["admittance"], arrays["heat_pattern"]
-        self.solved_pattern, potential.latest = arrays["solved_pattern"], arrays["latest"]
-        potential.solved.voltages = arrays["field_voltages"].reshape(2 * (len(potential.fields),))
+        self.solved_pattern = arrays["solved_pattern"]
+        potential.restore_voltages(arrays["field_voltages"], arrays["latest"])
         voltages = arrays["last_voltages"]
         self.last_voltages = np.empty(0) if voltages is None else voltages
         for name in self._PLAIN:

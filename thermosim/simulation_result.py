@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,6 +103,9 @@ class RunInfo:
     potential_solves: int
     potential_iterations: int
     peak_memory_bytes: int
+    potential_residual: float = math.nan  # ‖b − A φ‖/‖b‖ of the last solve, computed afresh
+    potential_error: float = 0.0  # worst relative error of a repeated solve in energy norm, as estimated
+    floating_current: float = 0.0  # worst net current of what should float, over the driven current
 
     @property
     def cell_updates_per_second(self) -> float:

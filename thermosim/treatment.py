@@ -84,7 +84,8 @@ class Treatment:
         # temperatures on the device are counted from the initial one: see kernels/bioheat.cu
         self.enthalpy = backend.field(self.layout, border)
         self.layout.interior(self.enthalpy)[:] = 0.0
-        for cells, blood in reversed(self.open_vessels.blood_cells):  # the first group's cells are in all later lists
+        # the first group's cells are in all later lists
+        for cells, blood in reversed(self.open_vessels.blood_cells):
             where = backend.asarray(self.layout.memory_index(cells), "int32")
             self.enthalpy[where] = np.float32(blood - self.reference)
         self.temperature = self.enthalpy  # one field until something boils: see Bioheat.advance
@@ -338,9 +339,7 @@ class Treatment:
     def follow_blood(self, power: float, step: float) -> None:
         """Let blood that warms along its way follow the tissue, before a step of `step` seconds."""
         for stream in self.open_vessels.streams:
-            stream.follow(
-                self.backend, self.layout, self.bioheat, self.temperature, self.heat, power, step
-            )
+            stream.follow(self.backend, self.layout, self.bioheat, self.temperature, self.heat, power, step)
 
     def book_blood(self, step: float) -> None:
         """Book what that blood carried away in the step."""

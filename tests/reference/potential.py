@@ -2,8 +2,7 @@
 
 ∇·(σ∇φ) = 0 on cells: Σ_faces g (φ_neighbour − φ) = 0 with g = h · 2 σ₁ σ₂ / (σ₁ + σ₂) · factor, wall
 links g = h · factor · σ to metal at a potential, ground links g = h · factor · σ to zero. The heat
-of a link, g (Δφ)², goes to its cells as to two half cells in series, of resistance 1/(2 h σ) each; that of a
-wall or ground link to its one cell.
+of a link, g (Δφ)², goes half to each of its cells; that of a wall or ground link to its one cell.
 Then Σ q h³ = Σ V I holds exactly, because the discrete power is φᵀ L φ (Strang 1986, Introduction
 to Applied Mathematics, §2.1, on networks).
 """
@@ -27,8 +26,7 @@ FACES = ("-x", "+x", "-y", "+y", "-z", "+z")
 class Network:
     """Links of a box of cells: three lists of conductances [S].
 
-    `pairs` (m, 2) cells, `pair_conductances` (m,) and `pair_shares` (m,), what the first cell gets of a
-    link's heat; `wall_cells`, `wall_owners`,
+    `pairs` (m, 2) cells and `pair_conductances` (m,); `wall_cells`, `wall_owners`,
     `wall_conductances`; `ground_cells`, `ground_conductances`.
     """
 
@@ -37,7 +35,6 @@ class Network:
     n_owners: int
     pairs: NDArray[np.int64]
     pair_conductances: Field
-    pair_shares: Field
     wall_cells: NDArray[np.int64]
     wall_owners: NDArray[np.int32]
     wall_conductances: Field
@@ -88,7 +85,7 @@ def network(
     for cell, axis, factor in zip(links.face_cells, links.face_axes, links.face_factors, strict=True):
         factors[int(axis)][np.unravel_index(int(cell), shape)] *= factor
     number = np.arange(sigma.size).reshape(shape)
-    pairs, conductances, shares = [], [], []
+    pairs, conductances = [], []
     for axis in range(3):
         n = shape[axis]
         first, second = np.take(sigma, range(n - 1), axis), np.take(sigma, range(1, n), axis)
@@ -97,7 +94,6 @@ def network(
         a, b = np.take(number, range(n - 1), axis), np.take(number, range(1, n), axis)
         pairs.append(np.stack([a.ravel(), b.ravel()], axis=1))
         conductances.append((spacing * mean * factors[axis]).ravel())
-        shares.append(np.divide(second, total, out=np.zeros_like(total), where=total > 0.0).ravel())
     flat = sigma.ravel()
     ground_cells, ground_factors = ground
     return Network(
@@ -106,7 +102,6 @@ def network(
         n_owners,
         np.concatenate(pairs),
         np.concatenate(conductances),
-        np.concatenate(shares),
         links.wall_cells,
         links.wall_owners,
         spacing * links.wall_factors * flat[links.wall_cells],
@@ -151,9 +146,8 @@ def joule_heating(net: Network, potential: Field, voltages: Field) -> Field:
     phi = potential.ravel()
     power = np.zeros(phi.size)
     a, b = net.pairs[:, 0], net.pairs[:, 1]
-    heat = net.pair_conductances * (phi[a] - phi[b]) ** 2
-    first = net.pair_shares * heat
-    power += np.bincount(a, first, phi.size) + np.bincount(b, heat - first, phi.size)
+    half = 0.5 * net.pair_conductances * (phi[a] - phi[b]) ** 2
+    power += np.bincount(a, half, phi.size) + np.bincount(b, half, phi.size)
     drop = np.asarray(voltages, dtype=np.float64)[net.wall_owners] - phi[net.wall_cells]
     power += np.bincount(net.wall_cells, net.wall_conductances * drop**2, phi.size)
     lost = net.ground_conductances * phi[net.ground_cells] ** 2

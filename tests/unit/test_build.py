@@ -98,3 +98,34 @@ def test_public_names_are_importable_and_no_others():
         assert getattr(thermosim, name) is not None
     with pytest.raises(AttributeError):
         thermosim.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("protocol.generator.target_temperature=106", r"=106 °C is refused; it must be at most 105 °C"),
+        ("protocol.generator.target_temperature=37", r"=37 °C is refused; it must lie above .*=37 °C"),
+        ("protocol.segments.0.target_temperature=120", r"segments\[0\].target_temperature=120 °C"),
+        ("protocol.generator.hold_time=-1", "hold_time=-1"),
+        ("protocol.generator.controlled_sensor=best", "controlled_sensor='best'"),
+    ],
+)
+def test_a_temperature_that_cannot_be_held_is_refused(override, words):
+    with pytest.raises(InputError, match=words):
+        load_case("quick", ["protocol=temperature_controlled", override])
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    ["constant_current", "temperature_controlled", "ramp_to_roll_off", "impedance_pulses_200w", "multipolar"],
+)
+def test_every_way_of_driving_fits_a_layout_of_three_needles(protocol):
+    config = load_case("quick", [f"protocol={protocol}"]).config.protocol
+    assert Protocol(config, ["a", "b", "c"]).duration > 600.0
+
+
+def test_a_generator_log_is_read_before_any_heavy_work(tmp_path, monkeypatch):
+    case = load_case("quick", [f"output.generator_log_file={tmp_path / 'gone.csv'}"])
+    monkeypatch.setattr("thermosim.build.build_problem", lambda _case: pytest.fail("heavy work was done"))
+    with pytest.raises(InputError, match=r"generator_log_file=gone\.csv cannot be read"):
+        simulate(case)

@@ -64,7 +64,8 @@ def test_a_closed_surface_is_skeletonised_too():
     assert np.abs(found.nodes[:, :2]).max() < 0.4e-3  # a voxel of 0.5 mm
     # thinning eats up to a radius at each end
     assert 0.043 < np.linalg.norm(found.ends - found.starts, axis=1).sum() <= 0.0505
-    assert found.radii == pytest.approx(3e-3, rel=0.08)
+    # half a voxel of 0.5 mm, and the inscribed circle of a tube of 24 sides is 1 % smaller
+    assert found.radii == pytest.approx(3e-3, abs=0.33e-3)
 
 
 def test_the_cava_flows_upwards():

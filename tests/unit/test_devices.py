@@ -18,6 +18,7 @@ from thermosim.config import ApplicatorConfig, LayoutConfig, NeedleConfig
 from thermosim.errors import InputError
 from thermosim.numerics.fitted_links import fit_electrode_links
 from thermosim.numerics.tines import Tines
+from thermosim.report.meshes import needle_meshes
 
 CLUSTER = ApplicatorConfig(name="cluster", kind="cluster", radius_mm=0.735, active_length_mm=25.0)
 BIPOLAR = ApplicatorConfig(name="bipolar", kind="bipolar", radius_mm=0.9, active_length_mm=30.0)
@@ -215,6 +216,19 @@ def test_parameters_out_of_their_physical_range_are_refused_by_name(
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_pictures_show_all_bare_metal() -> None:
+    (tines,) = place(STARBURST)
+    drawn = {mesh.name: mesh for mesh in needle_meshes(tines)}
+    assert set(drawn) == {"needle_1 tip", "needle_1 shaft", "needle_1 tines"}
+    for wire in tines.wires:
+        gap = np.linalg.norm(drawn["needle_1 tines"].points - np.asarray(wire[-1]), axis=1).min()
+        assert gap < 0.6e-3  # tubes are drawn 0.5 mm in radius
+    (umbrella,) = place(UMBRELLA)
+    assert {mesh.name for mesh in needle_meshes(umbrella)} == {"needle_1 shaft", "needle_1 tines"}
+    poles = [mesh.name for electrode in place(BIPOLAR) for mesh in needle_meshes(electrode)]
+    assert poles == ["needle_1.distal tip", "needle_1.proximal tip", "needle_1.proximal shaft"]
 
 
 def test_geometry_that_cannot_be_is_refused() -> None:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from validation import pages, plots
 from validation.catalogue import Experiment, Measurement, load_calibration, load_experiments
 from validation.observe import value
-from validation.runs import code_digest, jobs_of, requests_of, run_all
+from validation.runs import code_digest, jobs_of, requests_of, run_all, stored_results
 from validation.score import Score
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +46,9 @@ def predicted(experiment: Experiment, one: Measurement, results: dict[str, dict[
     """What the runs of an experiment say about one measurement."""
 
     def of(run: str) -> float:
-        return value(results[f"{experiment.id} {run}"]["observed"], one.quantity, answer_of(experiment, one, run))
+        return value(
+            results[f"{experiment.id} {run}"]["observed"], one.quantity, answer_of(experiment, one, run)
+        )
 
     return of(one.run) / of(one.relative_to) if one.relative_to is not None else of(one.run)
 
@@ -74,7 +76,8 @@ def rows_of(experiments: list[Experiment], results: dict[str, dict[str, Any]]) -
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="ids of experiments, comma separated; the document is not written")
-    parser.add_argument("--any-code", action="store_true", help="take results that other code gave, and say so")
+    parser.add_argument("--any-code", action="store_true", help="take results of other code, and say so")
+    parser.add_argument("--no-variants", action="store_true", help="leave out variants not run before")
     chosen = parser.parse_args(arguments)
     begun = time.perf_counter()
     experiments = load_experiments()
@@ -84,10 +87,13 @@ def main(arguments: list[str] | None = None) -> int:
         if len(experiments) < len(wanted):
             parser.error(f"--only {chosen.only}: not all of them are in experiments.yaml")
     code = code_digest()
-    jobs = [job for experiment in experiments for job in jobs_of(experiment)]
+    jobs = [job for e in experiments for job in jobs_of(e, not chosen.no_variants)]
     print(f"{len(jobs)} runs, code {code}", flush=True)
     try:
         results = run_all(jobs, code, chosen.any_code)
+        if chosen.no_variants:
+            known = [job for experiment in experiments for job in jobs_of(experiment)]
+            results |= stored_results(known, code, chosen.any_code)
     except RuntimeError as error:
         print(f"thermosim: error: a case crashed\n{error}", file=sys.stderr)
         return 1

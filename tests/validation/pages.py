@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import thermosim
 from validation.catalogue import DEFAULT_RELATIVE_SD, QUANTITIES, Experiment
-from validation.runs import requests_of
 from validation.score import PASSES_WITHIN, Summary, summarize
+
+import thermosim
 
 if TYPE_CHECKING:
     from validation.document import Row
@@ -108,15 +108,18 @@ Published experiments, predicted. Written by `make validation`, never by hand; t
 `tests/validation/experiments.yaml`, each a config that anyone can run:
 `thermosim simulate experiment=validation/e03_cooled_3cm_ex_vivo_bovine`.
 
-**{cases.n_passed} of {cases.n} predictions ({100 * cases.share:.0f} %) lie within {PASSES_WITHIN:g} SD of the published mean.**
-Mean absolute error {100 * cases.mean_absolute_relative_error:.0f} %, mean deviation {cases.mean_deviation:+.2f} SD, root mean square {cases.rms_deviation:.1f} SD. Of the by-products (energy,
+**{cases.n_passed} of {cases.n} predictions ({100 * cases.share:.0f} %) lie within {PASSES_WITHIN:g} SD
+of the published mean.** Mean absolute error {100 * cases.mean_absolute_relative_error:.0f} %, mean deviation
+{cases.mean_deviation:+.2f} SD, root mean square {cases.rms_deviation:.1f} SD. Of the by-products (energy,
 diameters) {second.n_passed} of {second.n} are met.
 
-One fixed set of tissue parameters stands for each state of tissue (`configs/tissue/`), one criterion of visible
-coagulation for all (`configs/damage/coagulation.yaml`). Settings that a paper does not give are assumed, listed
-[below](#assumptions-and-what-they-do), and varied. Experiments themselves scatter by 16 to 41 % (SD) in volume.
+One fixed set of tissue parameters stands for each state of tissue (`configs/tissue/`), one criterion of
+visible coagulation for all (`configs/damage/coagulation.yaml`). Settings that a paper does not give are
+assumed, listed [below](#assumptions-and-what-they-do), and varied. Experiments themselves scatter by
+16 to 41 % (SD) in volume.
 
-*: no SD was published; {100 * DEFAULT_RELATIVE_SD:.0f} % of the mean is taken. †: the source says it in words or without SD; the scale is ours."""
+*: no SD was published; {100 * DEFAULT_RELATIVE_SD:.0f} % of the mean is taken. †: the source says it in
+words or without SD; the scale is ours."""
 
 
 def _scoreboard(rows: Sequence[Row]) -> str:
@@ -168,19 +171,10 @@ def _misses(cases: Sequence[Row], experiments: Sequence[Experiment]) -> str:
 
 
 def _calibration(calibration: Sequence[dict[str, Any]]) -> str:
+    keys = ("parameter", "meaning", "observation", "before", "after", "effect")
+    lines = [tuple(str(one[key]) for key in keys) for one in calibration]
     head = ("parameter", "meaning", "set by", "before", "after", "effect")
-    return (
-        "Everything else stands as its source gives it.\n\n"
-        + table(
-            head,
-            [
-                tuple(
-                    str(one[key]) for key in ("parameter", "meaning", "observation", "before", "after", "effect")
-                )
-                for one in calibration
-            ],
-        )
-    )
+    return "Everything else stands as its source gives it.\n\n" + table(head, lines)
 
 
 def _assumptions(
@@ -191,7 +185,9 @@ def _assumptions(
         text = f"**{experiment.id}, {experiment.title}.** {experiment.source}."
         text += "".join(f"\n- {sentence}" for sentence in experiment.assumptions)
         if experiment.variants:
-            text += "\n\n" + _variants([row for row in rows if row.experiment is experiment], experiment, results)
+            text += "\n\n" + _variants(
+                [row for row in rows if row.experiment is experiment], experiment, results
+            )
         parts.append(text)
     return "\n\n".join(parts)
 
@@ -202,21 +198,23 @@ def _variants(rows: Sequence[Row], experiment: Experiment, results: dict[str, di
 
     lines = []
     for variant in experiment.variants:
-        observed = results[f"{experiment.id} {experiment.varied(variant).name}"]["observed"]
+        stored = results.get(f"{experiment.id} {experiment.varied(variant).name}")
+        if stored is None:
+            lines.append((variant.name, "not run", "", "", ""))
+            continue
         for row in rows:
             one = row.measurement
             if one.run != variant.run or one.relative_to is not None:
                 continue
-            assert not one.point_mm or requests_of(experiment, variant.run)
-            changed = value(observed, one.quantity, answer_of(experiment, one, variant.run))
-            unit = QUANTITIES[one.quantity][1]
+            then = value(stored["observed"], one.quantity, answer_of(experiment, one, variant.run))
+            unit, moved = QUANTITIES[one.quantity][1], (then - one.mean) / one.scale
             lines.append(
                 (
                     variant.name,
                     what(row),
                     f"{number(row.score.predicted)} {unit}",
-                    f"{number(changed)} {unit}",
-                    f"{(row.score.predicted - one.mean) / one.scale:+.1f} → {(changed - one.mean) / one.scale:+.1f}",
+                    f"{number(then)} {unit}",
+                    f"{row.score.deviation:+.1f} → {moved:+.1f}",
                 )
             )
     return table(("changed", "quantity", "as assumed", "then", "deviation, SD"), lines)
@@ -230,7 +228,9 @@ def _criteria(rows: Sequence[Row]) -> str:
             continue
         zones = row.observed["zones"]
         name = (
-            row.experiment.id if row.measurement.run == "main" else f"{row.experiment.id}, {row.measurement.run}"
+            row.experiment.id
+            if row.measurement.run == "main"
+            else f"{row.experiment.id}, {row.measurement.run}"
         )
         lines.append(
             (
@@ -240,22 +240,25 @@ def _criteria(rows: Sequence[Row]) -> str:
                 *(number(zones[other]["volume_ml"]) for other in OTHER_CRITERIA),
             )
         )
-    return "Volume in mL by the highest temperature and by 240 equivalent minutes at 43 °C.\n\n" + table(head, lines)
+    return "Volume in mL by the highest temperature and by 240 equivalent minutes at 43 °C.\n\n" + table(
+        head, lines
+    )
 
 
 def _provenance(results: dict[str, dict[str, Any]], code: str) -> str:
     observed = [stored["observed"] for stored in results.values()]
     codes = sorted({stored["code"] for stored in results.values()})
-    warning = (
-        "" if codes == [code] else f"\n\n**Some results are of other code ({', '.join(codes)}); run it again.**"
-    )
+    warning = ""
+    if codes != [code]:
+        warning = f"\n\n**Some results are of other code ({', '.join(codes)}); run it again.**"
     seconds = sum(one["seconds"] for one in observed)
     spacings = ", ".join(f"{s:g}" for s in sorted({round(one["spacing_mm"], 3) for one in observed}))
     worst = max(abs(one["audit_error"]) for one in observed)
     devices = ", ".join(sorted({one["device"] for one in observed}))
     day = datetime.now(UTC).strftime("%Y-%m-%d")
+    kernels = observed[0]["kernel_digest"][:12]
     return (
-        f"thermosim {thermosim.__version__}, code {code}, kernels {observed[0]['kernel_digest'][:12]}, {day}. "
-        f"{len(observed)} runs, {seconds / 60:.0f} min of computing on one thread each ({devices}), cells of {spacings} mm. "
+        f"thermosim {thermosim.__version__}, code {code}, kernels {kernels}, {day}. {len(observed)} runs,\n"
+        f"{seconds / 60:.0f} min of computing on one thread each ({devices}), cells of {spacings} mm.\n"
         f"Worst energy balance {worst:.1e}.{warning}"
     )

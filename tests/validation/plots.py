@@ -10,7 +10,6 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-
 from validation.score import PASSES_WITHIN
 
 if TYPE_CHECKING:

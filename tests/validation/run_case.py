@@ -8,8 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from thermosim.build import load_case, simulate
 from validation.observe import observe
+
+from thermosim.build import load_case, simulate
 
 
 def main() -> int:

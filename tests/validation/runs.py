@@ -9,13 +9,15 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from validation.catalogue import FOLDER, Experiment, Run
 
 import thermosim
 from thermosim.build import load_case
 from thermosim.resources import config_directory
-from validation.catalogue import FOLDER, Experiment, Run
 
 RESULTS = FOLDER / "results"
 PROGRAM = FOLDER / "run_case.py"
@@ -37,13 +39,19 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """The composed case without what has no influence on its figures."""
-        case = load_case(self.run.experiment, list(self.run.overrides))
-        return {k: v for k, v in case.settings.items() if k not in ("output", "backend", "resume", "title")}
+        return _settings(self.run.experiment, self.run.overrides)
 
     def digest(self) -> str:
         """Of the case and what is read from it, not of the code."""
         text = json.dumps([self.settings(), list(self.requests)], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@cache
+def _settings(experiment: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Composed once: Hydra takes a second for each."""
+    case = load_case(experiment, list(overrides))
+    return {k: v for k, v in case.settings.items() if k not in ("output", "backend", "resume", "title")}
 
 
 def code_digest() -> str:
@@ -84,6 +92,12 @@ def load(digest: str, code: str, any_code: bool = False) -> dict[str, Any] | Non
         return None
     stored: dict[str, Any] = json.loads(path.read_text())
     return stored if any_code or stored["code"] == code else None
+
+
+def stored_results(jobs: list[Job], code: str, any_code: bool = False) -> dict[str, dict[str, Any]]:
+    """What is stored of jobs, without running any."""
+    found = {job.name: load(job.digest(), code, any_code) for job in jobs}
+    return {name: stored for name, stored in found.items() if stored is not None}
 
 
 def run_all(jobs: list[Job], code: str, any_code: bool = False) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Observed orders of the whole coupled problem: against a manufactured solution, and against its own fine steps."""
+"""Observed orders of the whole coupled problem: manufactured solution, and a treatment of fine steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from solver_cases import LIVER, needle, plain_anatomy, small_problem
+from solver_cases import LIVER, plain_anatomy, small_problem
 from verification import manufactured
 
 from thermosim.backends.base import Backend

@@ -67,17 +67,21 @@ class Treated:
 
 
 def treat(
-    pose: Pose, spacing: float, backend: Backend, *, voltage: float, seconds: float, coolant: float | None, box: float = BOX
+    pose: Pose,
+    spacing: float,
+    backend: Backend,
+    generator: GeneratorConfig,
+    *,
+    seconds: float,
+    coolant: float | None,
+    box: float = BOX,
 ) -> Treated:
-    """A constant voltage on one needle in plain liver; the far field takes the place of a ground.
-
-    At a constant voltage an error of the resistance goes into the heat as well: the hardest case.
-    """
+    """One needle in plain liver; the far field takes the place of a ground."""
     n = round(box / spacing)
     problem = small_problem(
         anatomy=plain_anatomy((n, n, n), spacing),
         electrodes=(electrode(pose, coolant),),
-        generator=GeneratorConfig(voltage=voltage),
+        generator=generator,
         segments=[SegmentConfig(duration_min=seconds / 60.0)],
         ground="far_field",
     )

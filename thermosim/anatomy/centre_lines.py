@@ -38,6 +38,9 @@ MOUTH = 0.6
 SEGMENT = 4.0e-3
 """Length of the segments that a branch is cut into [m]."""
 
+TIP = 0.8
+"""A way added to the skeleton begins where the lumen is so deep, relative to the deepest place on it."""
+
 SMALLEST_PART = 0.02
 """Parts whose lumen is below this share of the largest one's are left out."""
 
@@ -140,11 +143,13 @@ def _completed(
     reach = 2.0 * np.maximum(inner[on][nearest], inner) / spacing + 3.0
     while (away > reach).any():
         voxel = int(np.argmax(away - reach))
-        way = []
-        while not on[voxel]:
-            on[voxel] = True
-            way.append(voxel)
-            voxel = int(back[voxel])
+        reach[voxel] = np.inf  # never again
+        whole = [voxel]
+        while not on[whole[-1]]:
+            whole.append(int(back[whole[-1]]))
+        deep = inner[whole] >= TIP * inner[whole].max()
+        way = whole[int(np.argmax(deep)) :]  # without the climb from the wall to the axis
+        on[way] = True
         np.minimum(away, cKDTree(cells[way]).query(cells)[0], out=away)
     completed = np.zeros_like(skeleton)
     completed[tuple(cells[on].T)] = True

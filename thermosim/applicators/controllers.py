@@ -204,7 +204,8 @@ class TemperatureControl(Controller):
     `FIRST_SHARE` of `power`; τ_c = `RESPONSE_TIME`, and τ_I = 4 τ_c, with which that process is critically
     damped: s² + s/τ_c + 1/(τ_c τ_I) has a double root (the rule of Skogestad 2003, J Process Control
     13:291, doi:10.1016/S0959-1524(02)00062-8). The answer of tissue to heat flattens with time
-    (conduction, perfusion, boiling), so the loop is slower than that, not faster.
+    (conduction, perfusion, boiling), so the loop is slower than that, not faster. Above the target
+    τ_I = τ_c, the project's choice: tissue that has boiled dry there heats up with little power.
 
     `hold_time` counts from the first reading less than `REACHED_BAND` below the target.
     """
@@ -256,7 +257,8 @@ class TemperatureControl(Controller):
         if before.limited:
             self._power[place] = min(self._power[place], acted)
         if self._gain[place] > 0.0:
-            pull = (self.target - temperature) * since / (4.0 * RESPONSE_TIME)
+            above = temperature > self.target
+            pull = (self.target - temperature) * since / (RESPONSE_TIME if above else 4.0 * RESPONSE_TIME)
             change = (pull - rise) / (self._gain[place] * RESPONSE_TIME)
             self._power[place] = min(max(self._power[place] + change, 0.0), self._most)
 

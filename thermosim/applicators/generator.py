@@ -195,6 +195,10 @@ class Generator:
             per_volt = self._bond @ (currents / self._bond.sum(axis=0))
         else:
             per_volt = np.asarray(circuit.electrode_admittance @ unit)
+            if sink is not None:  # what flows into the one flows out of the other, to the last digit
+                for end in (terminal, sink):
+                    group = list(self.terminals[end])
+                    per_volt[group] *= currents[end] / per_volt[group].sum()
         connected = np.zeros(self.n_electrodes)
         driven = self._electrodes(self._turn)
         connected[list(driven)] = per_volt[list(driven)]

@@ -2,10 +2,11 @@
 
 The matrix is that of `kernels/multigrid.cu`: (A x)_p = Σ_faces g (x_p − x_q) + leak_p x_p. Coarse
 levels halve the grid; a coarse face carries half the sum of its four fine faces (one edge of twice
-the length, four of them side by side), wall links are summed; cell-centred trilinear prolongation;
-red-black Gauss-Seidel, colours reversed after the coarse correction, which keeps the cycle nearly
-symmetric (restriction is a plain sum, not the transpose of the prolongation; CG does not mind)
-(Trottenberg, Oosterlee & Schüller 2001, Multigrid, ch. 5; Tatebe 1993 for its use in CG).
+the length, four of them side by side), wall links are summed; residuals are summed over children and
+corrections handed down unchanged, each the transpose of the other, so that nothing is interpolated
+across a jump of σ: halving the coarse links is what such piecewise constant corrections need (Braess
+1995, Computing 55:379). Red-black Gauss-Seidel, colours reversed after the coarse correction: the cycle
+is symmetric, as CG wants it (Tatebe 1993; Trottenberg, Oosterlee & Schüller 2001, Multigrid, ch. 5).
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ from thermosim.backends.base import Array, Backend, Layout
 from thermosim.errors import NumericalError
 from thermosim.numerics.workspace import Workspace
 
-SWEEPS = 1
-"""Gauss-Seidel sweeps before and after each coarse correction. Two take a fifth fewer iterations, each of
-which costs almost twice as much."""
+SWEEPS = 2
+"""Gauss-Seidel sweeps before and after each coarse correction. One takes almost twice as many iterations."""
 
 MOST_CYCLES = 8
 """Fields of the workspace are exchanged with others: so many pairings are kept ready."""
@@ -189,9 +189,7 @@ class MultigridSolver:
         xAx = backend.row_sums("apply_and_dot", layout, 1, solution, *self.finest.arrays, Ax)[0]
         xr = backend.row_sums("dot", layout, 1, solution, r)[0]
         step = np.float32(xr / xAx if xAx > 0.0 else 0.0)
-        return math.sqrt(
-            backend.row_sums("step_and_norm", layout, 1, step, solution, Ax, solution, r)[0]
-        )
+        return math.sqrt(backend.row_sums("step_and_norm", layout, 1, step, solution, Ax, solution, r)[0])
 
     def true_relative_residual(self, solution: Array, add_right_hand_side: Callable[[Array], None]) -> float:
         """‖b − A x‖ / ‖b‖ computed afresh."""

@@ -213,10 +213,10 @@ class Bioheat:
         value = np.concatenate([e[2] for e in entries]) if entries else np.empty(0)
         order = np.argsort(owner, kind="stable")
         start = np.searchsorted(owner[order], np.arange(len(special) + 1))
-        place, first = np.argsort(order), 0
+        places, begin = np.argsort(order), 0
         for name, arrays in self._walls.items():
-            mine = backend.asarray(place[first : first + arrays.n], "int32")
-            self._walls[name], first = replace(arrays, places=mine), first + arrays.n
+            mine = backend.asarray(places[begin : begin + arrays.n], "int32")
+            self._walls[name], begin = replace(arrays, places=mine), begin + arrays.n
         pad = 1 if len(order) == 0 else 0  # a kernel argument may not be empty
         self._special = (
             len(special),
@@ -254,8 +254,8 @@ class Bioheat:
         host = self.backend.to_host
         link = np.asarray(host(wall.factor * self.conductivity[wall.cell]), dtype=np.float64) * self.spacing
         tissue = np.asarray(host(temperature[wall.cell]), dtype=np.float64)
-        conductance = np.bincount(wall.owner, link, minlength=wall.n_owners)
-        total = np.bincount(wall.owner, link * tissue, minlength=wall.n_owners)
+        conductance = np.asarray(np.bincount(wall.owner, link, wall.n_owners), dtype=np.float64)
+        total = np.asarray(np.bincount(wall.owner, link * tissue, wall.n_owners), dtype=np.float64)
         mean = np.divide(total, conductance, out=np.zeros_like(total), where=conductance > 0)
         return conductance, mean + self.law.reference
 

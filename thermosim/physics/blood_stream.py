@@ -21,8 +21,9 @@ class BloodStream:
     """The blood of one group of vessels during a run.
 
     At the start of each step its temperatures follow from the tissue's at that moment (`follow`). In the
-    step the tissue changes, and the heat it really gives differs a little: what the blood is owed is
-    handed to it in the next step (`book`), so that over a run outlet enthalpy − inlet enthalpy is the
+    step the tissue changes, and the heat it really gives differs a little: by about as much as in the step
+    before, which the estimate takes in, and what the blood is still owed is handed to it in the next step
+    (`book`), so that over a run outlet enthalpy − inlet enthalpy is the
     heat taken from tissue plus the Joule heat in the blood, but for the debt of the last step.
 
     Parameters
@@ -41,6 +42,7 @@ class BloodStream:
     highest: NDArray[np.float64] = field(init=False)
     outlet_temperature: float = field(init=False)
     debt: NDArray[np.float64] = field(init=False)  # heat [J] each segment has got but not yet carried away
+    surplus: NDArray[np.float64] = field(init=False)  # heat [W] beyond the estimate in the last step
     carried: float = 0.0  # Σ (outlet − inlet enthalpy) [J]
     wall_heat: float = 0.0  # [J] from tissue
     joule_heat: float = 0.0  # [J] produced in the blood
@@ -53,7 +55,7 @@ class BloodStream:
         self.mean = np.full(n, self.network.inlet_temperature)
         self.highest = self.mean.copy()
         self.outlet_temperature = self.network.inlet_temperature
-        self.debt = np.zeros(n)
+        self.debt, self.surplus = np.zeros(n), np.zeros(n)
         self._where: Array | None = None
         self._given = self._estimate = np.zeros(n)
         self._joule = self._gain = 0.0
@@ -87,7 +89,7 @@ class BloodStream:
     ) -> None:
         """The same with the Joule heat of each segment [W]."""
         # a debt from a long step must not come back all at once in a very short one
-        rate = self.debt / max(step, self.step_before)
+        rate = self.debt / max(step, self.step_before) + self.surplus
         conductance, tissue = bioheat.wall_exchange(self.name, temperature)
         mean, out = self.network.temperatures(conductance, tissue, joule + rate)
         self.outlet_temperature, self._gain = self.network.outlet(out)
@@ -100,7 +102,8 @@ class BloodStream:
     def book(self, bioheat: Bioheat, step: float) -> None:
         """After the step: what the blood carried away, and what it is still owed."""
         taken = bioheat.owner_heat[self.name]
-        self.debt = self.debt + taken - step * (self._estimate + self._given)
+        self.surplus = taken / step - self._estimate
+        self.debt = self.debt + step * (self.surplus - self._given)
         self.carried += step * self._gain
         self.wall_heat += float(taken.sum())
         self.joule_heat += step * self._joule
@@ -111,17 +114,18 @@ class BloodStream:
         self.times.append(time)
         self.outlet_temperatures.append(self.outlet_temperature)
 
+    _FIELDS = ("mean", "highest", "debt", "surplus")
     _KEPT = ("outlet_temperature", "carried", "wall_heat", "joule_heat", "step_before")
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        arrays = {name: getattr(self, name).tolist() for name in ("mean", "highest", "debt")}
+        arrays = {name: getattr(self, name).tolist() for name in self._FIELDS}
         lists = {"times": list(self.times), "outlet_temperatures": list(self.outlet_temperatures)}
         return {**arrays, **lists, **{name: getattr(self, name) for name in self._KEPT}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        for name in ("mean", "highest", "debt"):
+        for name in self._FIELDS:
             setattr(self, name, np.asarray(state[name], dtype=np.float64))
         for name in (*self._KEPT, "times", "outlet_temperatures"):
             setattr(self, name, state[name])

@@ -10,7 +10,6 @@ the present drive is solved again, and the admittances are corrected by the curr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,9 +21,9 @@ from thermosim.errors import InputError
 from thermosim.numerics.link_factors import LinkFactors
 from thermosim.numerics.multigrid import Links, MultigridSolver, SolveReport
 from thermosim.numerics.workspace import Workspace
+from thermosim.physics.ground import WallList
+from thermosim.physics.ground import ground_links as ground_links
 from thermosim.physics.solved_fields import SolvedFields
-
-FACES = ("-x", "+x", "-y", "+y", "-z", "+z")
 
 LARGEST_MISS = 0.05
 """A guess of the conductance's change this far off is made again: the error estimate is taken about it."""
@@ -63,70 +62,6 @@ class ConductivityLaw:
     factor: float
     reference: float
     inverse_capacity: NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True)
-class WallList:
-    """The links of one wall on the device: cells in memory, factors, and how many."""
-
-    n: int
-    cell: Array
-    factor: Array
-
-    @classmethod
-    def of(
-        cls, backend: Backend, layout: Layout, cells: NDArray[np.int64], factors: NDArray[np.float64]
-    ) -> WallList:
-        return cls(
-            len(cells),
-            backend.asarray(layout.memory_index(cells), "int32"),
-            backend.asarray(factors, "float32"),
-        )
-
-
-def ground_links(
-    shape: tuple[int, int, int], ground: str, spacing: float, center: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Links of boundary cells to the ground: cells and factors (conductance = h · factor · σ).
-
-    `ground`: ``faces`` grounds all six faces of the box (factor 2: half a cell), a list such as
-    ``-z,+z`` only those, ``far_field`` mimics a large body: φ falls as 1/r from `center` (m from
-    the box's lower corner), so −∂φ/∂n = φ (n·r)/r² on the faces, in series with the half cell.
-    ``none``: all faces insulate, current flows between electrodes alone.
-    """
-    if ground == "none":
-        return np.empty(0, np.int64), np.empty(0)
-    n_cells = int(np.prod(shape))
-    cell = np.arange(n_cells).reshape(shape)
-    if ground == "far_field" or ground == "faces":
-        faces: Sequence[str] = FACES
-    else:
-        faces = [face.strip() for face in ground.split(",")]
-        unknown = [face for face in faces if face not in FACES]
-        if unknown or not faces:
-            raise InputError(
-                f"protocol.ground={ground!r}: choose faces, far_field, none or some of {', '.join(FACES)}"
-            )
-    cells, factors = [], []
-    for face in faces:
-        axis = "xyz".index(face[1])
-        where: list[slice | int] = [slice(None)] * 3
-        where[axis] = 0 if face[0] == "-" else shape[axis] - 1
-        chosen = cell[tuple(where)].ravel()
-        if ground == "far_field":
-            ijk = np.stack(np.unravel_index(chosen, shape), axis=-1).astype(float)
-            point = (ijk + 0.5) * spacing
-            point[:, axis] = 0.0 if face[0] == "-" else shape[axis] * spacing
-            arm = point - center
-            normal = np.abs(arm[:, axis])
-            length = np.sum(arm**2, axis=1) / np.maximum(normal, 0.25 * spacing)
-            factor = spacing / (0.5 * spacing + length)
-        else:
-            factor = np.full(len(chosen), 2.0)
-        cells.append(chosen)
-        factors.append(factor)
-    unique, inverse = np.unique(np.concatenate(cells), return_inverse=True)
-    return unique, np.asarray(np.bincount(inverse, weights=np.concatenate(factors)), dtype=np.float64)
 
 
 class ElectricPotential:
@@ -222,6 +157,16 @@ class ElectricPotential:
         """Choose which electrodes are bonded together; their fields start from zero."""
         self.terminals = terminals
         self.solved = SolvedFields(self.backend, self.layout, len(terminals))
+        self.latest = np.empty(0)
+
+    def restore_voltages(
+        self, of_fields: NDArray[np.float64] | None, latest: NDArray[np.float64] | None
+    ) -> None:
+        """Say for which voltages the fields were solved that have been put back."""
+        if of_fields is None or latest is None:
+            raise ValueError("no voltages of the fields")
+        self.solved.voltages = of_fields.reshape(len(self.fields), len(self.fields))
+        self.latest = latest
 
     @property
     def fields(self) -> list[Array]:
@@ -381,15 +326,13 @@ class ElectricPotential:
     ) -> tuple[float, float]:
         """Fill `heat` [W/m³] for given terminal voltages; returns Σ q h³ [W] of all and of blood.
 
-        Each link's g (Δφ)² is shared by its ends as by half cells in series, σ_other/(σ + σ_other) to
-        each, all of a wall link's goes to its tissue cell, so that
+        Half of each link's g (Δφ)² goes to each end, all of a wall link's to its tissue cell, so that
         the sum is the electrical power Σ V I of the discrete problem.
         """
         backend, layout, links = self.backend, self.layout, self.links
         self.superpose(voltages, potential)
         inverse_h2 = np.float32(1.0 / self.spacing**2)
-        conductances = (links.gx, links.gy, links.gz)
-        backend.on_cells("joule_heat", layout, potential, self.sigma, *conductances, inverse_h2, heat)
+        backend.on_cells("joule_heat", layout, potential, links.gx, links.gy, links.gz, inverse_h2, heat)
         for voltage, terminal in zip(voltages, self.terminals, strict=True):
             for electrode in terminal:
                 self._add_wall_heat(self.walls[electrode], potential, float(voltage), inverse_h2, heat)

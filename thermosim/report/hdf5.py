@@ -226,5 +226,8 @@ def _write_provenance(
     group.attrs["time_steps"] = run.time_steps
     group.attrs["potential_solves"] = run.potential_solves
     group.attrs["potential_iterations"] = run.potential_iterations
+    group.attrs["potential_residual"] = run.potential_residual
+    group.attrs["potential_error"] = run.potential_error
+    group.attrs["floating_current"] = run.floating_current
     for package, number in versions().items():
         group.attrs[f"version_{package}"] = number

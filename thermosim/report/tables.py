@@ -180,7 +180,7 @@ def _device_tables(summary: Mapping[str, Any]) -> list[str]:
             [
                 [
                     safe(e["name"]),
-                    number(e["active_length_mm"]),
+                    number(e["active_length_mm"]) + (f" and {e['n_tines']} tines" if e["n_tines"] else ""),
                     number(e["diameter_mm"], 2),
                     "not cooled"
                     if e["coolant_temperature_c"] is None
