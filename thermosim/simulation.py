@@ -650,6 +650,7 @@ class Simulation:
             power_relative_error=self.worst_power_error,
             treatment_time=self.clock.time,
             completed=self.clock.time >= self.protocol.duration - 1e-9,
+            notes=tuple(treatment.open_vessels.notes),
             vessels=vessel_results(treatment.open_vessels, self.ledger.walls),
             units=self.records.unit_names,
             sensors=self.sensors,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -299,7 +299,11 @@ def _findings(temperature: Field, log_damage: Field, **others: Any) -> Findings:
     edges = {}
     for name, (start, way) in rays().items():
         level = log_damage(start + STEPS[:, None] * way)
-        last = int(np.flatnonzero(level >= 0.0)[-1])
+        dead = np.flatnonzero(level >= 0.0)
+        if len(dead) == 0:
+            edges[name] = float("nan")  # nothing died there
+            continue
+        last = int(dead[-1])
         beyond = level[last] / (level[last] - level[last + 1])
         edges[name] = 1e3 * float(STEPS[last] + 0.1e-3 * beyond)
     return Findings(temperatures=dict(zip(probes(), values, strict=True)), edges=edges, **others)
@@ -333,15 +337,20 @@ def by_finite_elements(fineness: float, variant: Variant, step: float = 5.0) -> 
         time=np.array(history.time),
         resistance=np.array(history.resistance),
         share=(float(share[0]), float(share[-1])),
-        volume=1e6 * (zone_volume(solver.thermal, history.log_damage) + _metal_in_zone(probe, history.log_damage)),
+        volume=1e6
+        * (zone_volume(solver.thermal, history.log_damage) + _metal_in_zone(probe, history.log_damage)),
         seconds=perf_counter() - begun,
     )
 
 
-def by_program(spacing: float, variant: Variant, backend: Backend) -> Findings:
-    """Solve with the program itself."""
+def by_program(
+    spacing: float, variant: Variant, backend: Backend, resolve_tolerance: float | None = None
+) -> Findings:
+    """Solve with the program itself; with its own tolerances unless told otherwise."""
     begun = perf_counter()
     case = problem(spacing, variant)
+    if resolve_tolerance is not None:
+        case = replace(case, solver=replace(case.solver, resolve_tolerance=resolve_tolerance))
     result = run(case, backend)
     axes = [result.anatomy.grid.axis(a) for a in range(3)]
     log = np.log(np.maximum(result.damage_integral.astype(float), 1e-12))

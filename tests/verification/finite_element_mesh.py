@@ -70,7 +70,9 @@ class Tube:
         return core
 
 
-def spread(start: float, stop: float, first: float, growth: float, largest: float, both: bool = False) -> Array:
+def spread(
+    start: float, stop: float, first: float, growth: float, largest: float, both: bool = False
+) -> Array:
     """Nodes from start to stop; cells are `first` long at start (and at stop if `both`) and grow from there."""
     length, nodes = stop - start, [0.0]
     while nodes[-1] < length * (1 - 1e-9):
@@ -161,8 +163,7 @@ def box_with_rods(x: Array, y: Array, z: Array, rods: Sequence[Rod], tube: Tube,
     def cut(low: tuple[float, float], high: tuple[float, float], bottom: float) -> tuple[int, int, int, int]:
         """Cell indices of a prism; its cells are taken out."""
         found = [
-            int(np.argmin(np.abs(a - v)))
-            for a, v in ((x, low[0]), (x, high[0]), (y, high[1]), (z, bottom))
+            int(np.argmin(np.abs(a - v))) for a, v in ((x, low[0]), (x, high[0]), (y, high[1]), (z, bottom))
         ]
         for index, (a, v) in zip(found, ((x, low[0]), (x, high[0]), (y, high[1]), (z, bottom)), strict=True):
             if abs(a[index] - v) > MERGED:

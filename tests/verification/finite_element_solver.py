@@ -218,7 +218,9 @@ class FiniteElements:
             wall = FacetBasis(
                 mesh, ElementHex2(), _Mapping(mesh, mesh.elem(), mesh.bndelem), facets=film.facets, intorder=4
             )
-            self.film_matrix = self.film_matrix + film.transfer * BilinearForm(lambda u, v, _: u * v).assemble(wall)
+            self.film_matrix = self.film_matrix + film.transfer * BilinearForm(
+                lambda u, v, _: u * v
+            ).assemble(wall)
             rise = film.transfer * (film.temperature - BODY)
             self.film_load += rise * LinearForm(lambda v, _: v).assemble(wall)
         self._precondition: TwoLevel | None = None
@@ -340,9 +342,7 @@ class Probe:
             values = np.stack([ElementHex2().lbasis(local, i)[0] for i in range(27)])
             better = beyond < np.minimum(worst[open_], 1e-3)
             at = open_[better]
-            found[at] = np.einsum(
-                "ip,ip->p", values[:, better], nodal[self.domain.dofs[:, candidate[at]]]
-            )
+            found[at] = np.einsum("ip,ip->p", values[:, better], nodal[self.domain.dofs[:, candidate[at]]])
             worst[at] = beyond[better]
         return found
 

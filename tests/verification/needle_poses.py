@@ -88,4 +88,3 @@ def treat(
     result = run(problem, backend)
     zone = ablation_zone(result, "arrhenius", problem.damage)
     return Treated(result.initial_impedance, result.final_impedance, 1e6 * zone.volume)
-

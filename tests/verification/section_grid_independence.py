@@ -123,12 +123,15 @@ def _draw(figure: Figure, small: dict[float, Figures], large: dict[float, Figure
     figure.set_size_inches(10.5, 4.2)
     axes = figure.subplots(1, 3, width_ratios=(1.0, 1.0, 0.9))
     colors = {2e-3: "#55a868", 1e-3: "#c44e52", 0.5e-3: "#4c72b0"}
-    for axis, found, title in ((axes[0], small, "Needle beside a vessel"), (axes[1], large, "Demo")):
+    for axis, found, title in (
+        (axes[0], small, "Zone beside a vessel"),
+        (axes[1], large, "Zone of the demo"),
+    ):
         for h, one in found.items():
             for number, part in enumerate(one.edge):
                 label = f"{1e3 * h:g} mm" if number == 0 else None
                 axis.plot(part[:, 0], part[:, 1], color=colors[h], lw=1.0, label=label)
-        axis.set(xlabel="x [mm]", ylabel="z [mm]", title=f"{title}: zone, cut in the middle", aspect="equal")
+        axis.set(xlabel="x [mm]", ylabel="z [mm]", title=title, aspect="equal")
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=7)
     for found, marker, label in ((small, "o-", "beside a vessel"), (large, "^-", "demo")):
@@ -139,7 +142,9 @@ def _draw(figure: Figure, small: dict[float, Figures], large: dict[float, Figure
     for h, limit in VOLUME.items():
         axes[2].plot([1e3 * h] * 2, [-limit, limit], "_", color="black", ms=14)
     axes[2].axhline(0.0, color="black", lw=0.8)
-    axes[2].set(xlabel="spacing [mm]", ylabel="volume against the finest grid [%]", title="Change (bars: limits)")
+    axes[2].set(
+        xlabel="spacing [mm]", ylabel="volume against the finest grid [%]", title="Change (bars: limits)"
+    )
     axes[2].legend(frameon=False, fontsize=7)
 
 

@@ -97,7 +97,13 @@ def _draw(figure: Figure, studies: list[Study], exact: float) -> None:
     colors = {2e-3: "#55a868", 1e-3: "#c44e52"}
     for one in studies:
         label = f"{one.name}, {1e3 * one.spacing:g} mm"
-        mark = {"marker": styles[one.name], "ls": "", "mfc": "none", "color": colors[one.spacing], "label": label}
+        mark = {
+            "marker": styles[one.name],
+            "ls": "",
+            "mfc": "none",
+            "color": colors[one.spacing],
+            "label": label,
+        }
         number = np.arange(1, len(one.found) + 1)
         if one.name == FIRST:  # before any heat the two are the same
             left.plot(number, 100.0 * (one.found[:, 0] / exact - 1.0), **mark)
@@ -107,8 +113,14 @@ def _draw(figure: Figure, studies: list[Study], exact: float) -> None:
         right.axhline(1.5 * value, color="black", ls=":", lw=1.0)
     left.axhline(0.0, color="black", lw=0.8)
     right.axhline(0.0, color="black", lw=0.8)
-    left.set(xlabel="pose", ylabel="resistance at the start − exact [%]", title="Resistance (dotted: limit at 1 mm)")
-    right.set(xlabel="pose", ylabel="volume − mean of the poses [%]", title="Volume of the zone (dotted: limit)")
+    left.set(
+        xlabel="pose",
+        ylabel="resistance at the start − exact [%]",
+        title="Resistance (dotted: limit at 1 mm)",
+    )
+    right.set(
+        xlabel="pose", ylabel="volume − mean of the poses [%]", title="Volume of the zone (dotted: limit)"
+    )
     left.legend(frameon=False, fontsize=7)
     right.legend(frameon=False, fontsize=7)
 
@@ -140,13 +152,15 @@ def needle_pose(backend: Backend) -> Section:
                 Claim(f"resistance at the start, worst pose against the near field, {1e3 * one.spacing:g} mm",
                       float(np.abs(start).max()), LIMITS[one.spacing], "%")
             )  # fmt: skip
-        claims.append(Claim(f"resistance at the end, change with pose, {where}", one.worst_end, LIMITS[one.spacing], "%"))
+        claims.append(
+            Claim(
+                f"resistance at the end, change with pose, {where}", one.worst_end, LIMITS[one.spacing], "%"
+            )
+        )
         claims.append(Claim(f"volume of the zone, change with pose, {where}", one.worst_volume, 1.5, "%"))
     # a quarter of the tightest limit: the condition must not be what is judged
     claims.append(Claim("resistance, change with the box: the far-field condition alone", box, 0.25, "%"))
-    text = TEXT.format(
-        n=N_POSES, box=1e3 * BOX, large=1e3 * LARGE_BOX, exact=exact, minutes=SECONDS / 60.0
-    )
+    text = TEXT.format(n=N_POSES, box=1e3 * BOX, large=1e3 * LARGE_BOX, exact=exact, minutes=SECONDS / 60.0)
     columns = ("needle", "grid", "resistance at the start − exact", "resistance at the end", "zone")
 
     def draw(figure: Figure) -> None:

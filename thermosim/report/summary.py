@@ -86,7 +86,8 @@ def summarize(
     """
     anonymizer = Anonymizer(config)
     traces, audit, run, grid = result.traces, result.audit, result.run, result.anatomy.grid
-    all_notes = (*result.anatomy.notes, *result.notes, *outcome.notes, *notes)
+    # the outcome repeats those of the run
+    all_notes = tuple(dict.fromkeys((*result.anatomy.notes, *result.notes, *outcome.notes, *notes)))
     heated = traces.time[traces.total_power > 0]
     return plain(  # type: ignore[no-any-return]
         {
