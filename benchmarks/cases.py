@@ -279,7 +279,7 @@ def potential(setting: Setting) -> Report:
     equation = treatment.potential
     assert equation is not None
     n = len(problem.electrodes)
-    equation.set_terminals(terminals_for("together", n, range(n)))
+    equation.set_terminals(terminals_for("together", [e.unit for e in problem.electrodes], range(n)))
     cold_temperature = treatment.temperature
     update = Quantity("σ(T), links, coarse levels", "s")
     cold, warm = Quantity("cold", "s"), Quantity("warm", "s")

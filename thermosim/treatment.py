@@ -235,9 +235,7 @@ class Treatment:
         cooled = [i for i, e in enumerate(electrodes) if e.coolant_temperature is not None]
         if not cooled:
             return []
-        anatomy, tissue = self.problem.anatomy, self.problem.tissue
-        liver = next((s for s in anatomy.structures if s.role == "organ"), anatomy.structures[0])
-        k = tissue.tissues[liver.tissue].thermal_conductivity
+        k = self.table.thermal_conductivity[self.problem.anatomy.labels]
         film = [electrodes[i].coolant_heat_transfer for i in cooled]
         links = fit_cooled_wall_links(self.grid, [electrodes[i].geometry for i in cooled], k, film)
         temperatures = [float(electrodes[i].coolant_temperature or 0.0) for i in cooled]

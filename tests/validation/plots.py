@@ -10,6 +10,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from validation.catalogue import QUANTITIES
 from validation.score import PASSES_WITHIN
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def parity(rows: Sequence[Row], path: Path) -> None:
     """Predicted against measured volume, both logarithmic, with the experiments' SD; open: calibrated."""
     figure, axes = plt.subplots(figsize=(6.4, 6.0), constrained_layout=True)
     shown: set[str] = set()
-    volumes = [row for row in rows if row.measurement.quantity == "zone_volume_ml"]
+    measurements = [(row, row.measurement) for row in rows]
+    volumes = [r for r, one in measurements if one.quantity == "zone_volume_ml" and one.relative_to is None]
     for row in volumes:
         state = row.experiment.tissue
         if row.score.predicted <= 0.0:
@@ -74,8 +76,9 @@ def deviations(rows: Sequence[Row], path: Path) -> None:
         if abs(row.score.deviation) > limit:
             axes.text(deviation, place, f"{row.score.deviation:+.0f}", va="center", fontsize=7)
         one = row.measurement
-        what = one.label or one.quantity.split("_")[1 if one.quantity.startswith("zone") else 0]
-        names.append(f"{row.experiment.id} {what}" + ("" if one.run == "main" else f", {one.run}"))
+        what = one.label or QUANTITIES[one.quantity][0]
+        run = "" if one.label or one.run == "main" else f", {one.run}"
+        names.append(f"{row.experiment.id} {what}{run}")
     axes.axvspan(-PASSES_WITHIN, PASSES_WITHIN, color="#dddddd", zorder=0)
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(cases)), names, fontsize=7)

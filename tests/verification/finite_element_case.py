@@ -331,14 +331,14 @@ def by_finite_elements(fineness: float, variant: Variant, step: float = 5.0) -> 
     history = solver.run(variant.voltage, variant.duration, step, schedule(variant.duration, step))
     probe = Probe(solver.thermal)
     share = np.array(history.currents)[:, 0] * np.array(history.resistance)
+    tissue = zone_volume(solver.thermal, history.log_damage)
     return _findings(
         partial(probe, history.temperature),
         partial(probe, history.log_damage),
         time=np.array(history.time),
         resistance=np.array(history.resistance),
         share=(float(share[0]), float(share[-1])),
-        volume=1e6
-        * (zone_volume(solver.thermal, history.log_damage) + _metal_in_zone(probe, history.log_damage)),
+        volume=1e6 * (tissue + _metal_in_zone(probe, history.log_damage)),
         seconds=perf_counter() - begun,
     )
 

@@ -22,7 +22,7 @@ MERGED = 1e-8
 
 @dataclass(frozen=True)
 class Rod:
-    """A needle along +z: centre (x, 0) [m], radius, the end of its hemispherical tip, half-width of its prism."""
+    """A needle along +z: centre (x, 0) [m], radius, end of its hemispherical tip, half-width of its prism."""
 
     x: float
     radius: float
@@ -73,7 +73,7 @@ class Tube:
 def spread(
     start: float, stop: float, first: float, growth: float, largest: float, both: bool = False
 ) -> Array:
-    """Nodes from start to stop; cells are `first` long at start (and at stop if `both`) and grow from there."""
+    """Nodes from start to stop; cells grow from `first` at start (and at stop if `both`)."""
     length, nodes = stop - start, [0.0]
     while nodes[-1] < length * (1 - 1e-9):
         near = min(nodes[-1], length - nodes[-1]) if both else nodes[-1]
@@ -85,7 +85,7 @@ def spread(
 
 
 def geometric(n: int, first: float) -> Array:
-    """n cells that fill 0 to 1, the first one `first` long and each one longer than the last by one factor."""
+    """n cells that fill 0 to 1, the first one `first` long, each longer than the last by one factor."""
     low, high = 1.0 + 1e-9, 1e3
     while high / low > 1.0 + 1e-12:
         factor = np.sqrt(low * high)
@@ -153,7 +153,7 @@ class HexMesh:
 
 
 def box_with_rods(x: Array, y: Array, z: Array, rods: Sequence[Rod], tube: Tube, layers: int) -> HexMesh:
-    """Half the box, y ≥ 0; the axes' nodes include the faces of all prisms (and all planes between tissues)."""
+    """Half the box, y ≥ 0; the axes' nodes include the faces of all prisms and the planes between tissues."""
     axes = [_with_middles(a) for a in (x, y, z)]
     lattice = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     taken = np.zeros(tuple(len(a) - 1 for a in (x, y, z)), dtype=bool)

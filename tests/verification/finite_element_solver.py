@@ -1,8 +1,8 @@
 """Potential, bioheat and damage by finite elements of second order: another method, mesh and time scheme.
 
-Shares no code with the program: scikit-fem's basis and quadrature, properties and Joule heat at quadrature points,
-implicit steps of second order (BDF2, nonlinear terms extrapolated), conjugate gradients with a two-level
-preconditioner of its own.
+Shares no code with the program: scikit-fem's basis and quadrature, properties and Joule heat at quadrature
+points, implicit steps of second order (BDF2, nonlinear terms extrapolated), conjugate gradients with a
+two-level preconditioner of its own.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Domain:
         linear = Basis(mesh, ElementHex1(), intorder=4, elements=elements)
         self.dofs = self.basis.element_dofs[:, :].astype(np.int64)
         self.n = int(self.basis.N)
-        self.value = np.stack([f[0].value[0] for f in self.basis.basis])  # the same in all elements
+        self.value = np.stack([np.asarray(f[0])[0] for f in self.basis.basis])  # the same in all elements
         self.gradient = np.ascontiguousarray(
             np.stack([f[0].grad for f in self.basis.basis]).transpose(2, 1, 3, 0)
         ).reshape(len(elements), -1, 27)  # (element, 3 × point, function)
@@ -256,7 +256,7 @@ class FiniteElements:
     # ------------------------------------------------------------------ heat
 
     def run(self, voltage: float, duration: float, step: float, solves: Array) -> History:
-        """Constant voltage from 37 °C on; φ is solved at the times `solves` and extrapolated linearly between.
+        """Constant voltage from 37 °C on; φ is solved at the times `solves` and extrapolated between.
 
         Temperatures are counted from 37 °C inside.
         """

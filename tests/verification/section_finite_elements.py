@@ -27,20 +27,23 @@ TIGHT = 0.005
 COLORS = {2e-3: "#55a868", 1e-3: "#c44e52", 0.5e-3: "#4c72b0"}
 
 TEXT = """\
-A box of 56 × 44 × 60 mm, grounded and at 37 °C on its faces, with two parallel needles of 1.5 mm diameter and 20 mm
-of bare metal (hemispherical tips, insulated shafts to the face) {voltage:g} V above ground for 300 s. One needle
-stands in a block of tumour and leaves it 3.65 mm below the end of its bare metal, the other one in liver. A
-vessel of 6 mm diameter (blood of 0.7 S/m) runs parallel to them, 6.6 mm from the axis of the second needle. {walls}
-σ and k rise with temperature, perfusion stops as exp(−Ω), Ω after Arrhenius.
+A box of 56 × 44 × 60 mm, grounded and at 37 °C on its faces, with two parallel needles of 1.5 mm diameter
+and 20 mm of bare metal (hemispherical tips, insulated shafts to the face) {voltage:g} V above ground for
+300 s. One needle stands in a block of tumour and leaves it 3.65 mm below the end of its bare metal, the
+other one in liver. A vessel of 6 mm diameter (blood of 0.7 S/m) runs parallel to them, 6.6 mm from the
+axis of the second needle. {walls} σ and k rise with temperature, perfusion stops as exp(−Ω), Ω after
+Arrhenius.
 
-The other solution shares no code with the program: scikit-fem, curved hexahedra of second order that follow metal,
-tips and vessel, implicit steps of 5 s (BDF2), own preconditioner. It needs a plane of symmetry, so all axes lie
-in y = 0, on the cells' faces; along x and z they stand at uneven places of their cells. Its error is estimated by a
-coarser mesh; by their energy both meshes' resistance lies a little below the exact one.
+The other solution shares no code with the program: scikit-fem, curved hexahedra of second order that
+follow metal, tips and vessel, implicit steps of 5 s (BDF2), own preconditioner. It needs a plane of
+symmetry, so all axes lie in y = 0, on the cells' faces; along x and z they stand at uneven places of
+their cells. Its error is estimated by a coarser mesh; by their energy both meshes' resistance lies a
+little below the exact one.
 
-The program runs with its shipped tolerances, which let the field lag behind σ(T) by 2 % in energy norm before it is
-solved again: each needle's share of the current then errs by up to 1 %, which a finer grid does not mend. The column "tight"
-solves again at 0.5 %, as `solver=strict` does; grid errors at 0.5 mm are judged by it."""
+The program runs with its shipped tolerances, which let the field lag behind σ(T) by 2 % in energy norm
+before it is solved again: each needle's share of the current then errs by up to 1 %, which a finer grid
+does not mend. The column "tight" solves again at 0.5 %, as `solver=strict` does; grid errors at 0.5 mm
+are judged by it."""
 
 WALLS = {
     "cooled": (
@@ -101,11 +104,10 @@ def _rows(exact: Findings, others: list[Findings]) -> list[list[str | float]]:
 
 def _errors(exact: Findings, other: Findings) -> dict[str, float]:
     """Largest errors: resistance [%], temperature [K], edge [mm], volume [%]."""
-    resistance = np.interp(exact.time, other.time, other.resistance)
+    error = np.abs(np.interp(exact.time, other.time, other.resistance) / exact.resistance - 1.0)
     return {
         # between readings of the program, and while σ changes fastest, straight lines err more than solvers
-        "resistance": 100.0
-        * float(np.abs(resistance / exact.resistance - 1.0)[[0, *range(6, len(resistance))]].max()),
+        "resistance": 100.0 * float(error[[0, *range(6, len(error))]].max()),
         "temperature": max(abs(other.temperatures[n] - t) for n, t in exact.temperatures.items()),
         "edge": max(abs(other.edges[n] - e) for n, e in exact.edges.items()),
         "volume": 100.0 * abs(other.volume / exact.volume - 1.0),

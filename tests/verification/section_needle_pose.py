@@ -20,19 +20,21 @@ LIMITS = {2e-3: 2.0, 1e-3: 1.0}
 """Resistance [%]; the zone's volume: 1.5 % on both grids."""
 
 TEXT = """\
-One needle of 1.47 mm diameter with 20 mm of bare metal in plain perfused liver, in {n} random directions and shifted by
-random fractions of a cell, the same poses for both rows of a spacing. A box of {box:g} mm with the far-field condition
-stands for a large body: grounded faces would turn relative to the needle. What that condition itself changes as the
-needle turns is measured with a box of {large:g} mm on the coarse grid ("box").
+One needle of 1.47 mm diameter with 20 mm of bare metal in plain perfused liver, in {n} random directions
+and shifted by random fractions of a cell, the same poses for both rows of a spacing. A box of {box:g} mm
+with the far-field condition stands for a large body: grounded faces would turn relative to the needle.
+What that condition itself changes as the needle turns is measured with a box of {large:g} mm on the
+coarse grid ("box").
 
-Reference for the resistance at the start: the device's own near field, tip and shaft end included, solved on a mesh
-fitted to it: {exact:.2f} Ω. The zone (Ω ≥ 1 after {minutes:g} min) has no exact value here; its change from pose to
-pose is judged, as (largest − smallest) / 2 over the mean. At a constant voltage (22 V uncooled, 36 V cooled) an error of the
-resistance goes into the heat too; at a constant power (13 W), as the shipped protocols drive cooled needles, it does not.
+Reference for the resistance at the start: the device's own near field, tip and shaft end included, solved
+on a mesh fitted to it: {exact:.2f} Ω. The zone (Ω ≥ 1 after {minutes:g} min) has no exact value here; its
+change from pose to pose is judged, as (largest − smallest) / 2 over the mean. At a constant voltage (22 V
+uncooled, 36 V cooled) an error of the resistance goes into the heat too; at a constant power (13 W), as
+the shipped protocols drive cooled needles, it does not.
 
-Beside a cooled needle the temperature climbs from 20 to 60 °C, and σ by a half, within 3 mm of the metal, where most of
-the resistance lies: a grid of 2 mm has one cell for that, and the more so the less evenly its cells meet the
-needle."""
+Beside a cooled needle the temperature climbs from 20 to 60 °C, and σ by a half, within 3 mm of the metal,
+where most of the resistance lies: a grid of 2 mm has one cell for that, and the more so the less evenly
+its cells meet the needle."""
 
 DRIVES: dict[str, tuple[GeneratorConfig, float | None]] = {
     "uncooled, constant voltage": (GeneratorConfig(voltage=22.0), None),
@@ -121,8 +123,7 @@ def _draw(figure: Figure, studies: list[Study], exact: float) -> None:
     right.set(
         xlabel="pose", ylabel="volume − mean of the poses [%]", title="Volume of the zone (dotted: limit)"
     )
-    left.legend(frameon=False, fontsize=7)
-    right.legend(frameon=False, fontsize=7)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
 
 
 TITLE = "A needle in any pose"

@@ -323,7 +323,10 @@ def fit_electrode_links(grid: Grid, needles: Sequence[ElectrodeShape]) -> LinkFa
 
 
 def fit_cooled_wall_links(
-    grid: Grid, needles: Sequence[ElectrodeShape], conductivity: float, heat_transfer: float | Sequence[float]
+    grid: Grid,
+    needles: Sequence[ElectrodeShape],
+    conductivity: float | NDArray[np.floating],
+    heat_transfer: float | Sequence[float],
 ) -> LinkFactors:
     """Links of the heat problem beside electrodes, cooled from inside or not.
 
@@ -333,7 +336,7 @@ def fit_cooled_wall_links(
 
     Parameters
     ----------
-    conductivity : thermal conductivity k of the tissue [W/(m K)].
+    conductivity : thermal conductivity k of the tissue [W/(m K)]; one for all or one for each cell.
     heat_transfer : h_c from coolant through the metal wall [W/(m² K)]; one for all or one each.
 
     Raises
@@ -347,13 +350,15 @@ def fit_cooled_wall_links(
         raise InputError(
             f"{transfer.size} heat transfer coefficients for {len(needles)} electrodes: give one each"
         )
-    if not (np.isfinite(conductivity) and conductivity > 0):
-        raise InputError(f"thermal conductivity is {conductivity} W/(m K); must be positive")
+    k = np.asarray(conductivity, dtype=np.float64)
+    if not (np.all(np.isfinite(k)) and np.all(k > 0)):
+        raise InputError(f"thermal conductivity is {np.min(k)} W/(m K); must be positive")
     if not np.all(transfer >= 0):
         raise InputError(f"heat transfer is {transfer.min()} W/(m² K); must be 0 (uncooled) or positive")
     region = _region(grid, needles)
     links = _fit(grid, needles, region, transfer > 0)
-    film = grid.spacing[0] * conductivity / transfer[links.wall_owners] / links.wall_areas
+    beside_wall = k if k.ndim == 0 else k.ravel()[links.wall_cells]
+    film = grid.spacing[0] * beside_wall / transfer[links.wall_owners] / links.wall_areas
     return replace(links, wall_factors=1.0 / (1.0 / links.wall_factors + film))
 
 
