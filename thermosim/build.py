@@ -78,9 +78,7 @@ class Result:
         """The figures of summary.json."""
         from thermosim.report.summary import summarize
 
-        return summarize(
-            self.simulation, self.outcome, self.case.settings, self.case.title, log=self.log
-        )
+        return summarize(self.simulation, self.outcome, self.case.settings, self.case.title, log=self.log)
 
     def save(self, directory: str | Path) -> dict[str, Path]:
         """Write case, fields, summary, report and pictures into `directory`; returns the files by name."""

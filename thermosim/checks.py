@@ -440,8 +440,9 @@ def _check_targets(protocol: ProtocolConfig, tissue: TissueConfig) -> None:
     for key, target in targets.items():
         if not math.isfinite(target) or target > dry:
             raise InputError(
-                f"{key}.target_temperature={target:g} °C is refused; it must be at most {dry:g} °C, where tissue "
-                "has boiled dry (tissue.conductivity_collapse_temperature plus _width) and carries no current"
+                f"{key}.target_temperature={target:g} °C is refused; it must be at most {dry:g} °C, where "
+                "tissue has boiled dry (tissue.conductivity_collapse_temperature plus _width) and carries no "
+                "current"
             )
         if target <= tissue.initial_temperature:
             raise InputError(

@@ -128,4 +128,4 @@ def test_a_generator_log_is_read_before_any_heavy_work(tmp_path, monkeypatch):
     case = load_case("quick", [f"output.generator_log_file={tmp_path / 'gone.csv'}"])
     monkeypatch.setattr("thermosim.build.build_problem", lambda _case: pytest.fail("heavy work was done"))
     with pytest.raises(InputError, match=r"generator_log_file=gone\.csv cannot be read"):
-        simulate(case)
+        thermosim.simulate(case)
