@@ -106,6 +106,22 @@ def test_film_by_what_is_known():
     assert film(velocity_cm_s=2.0).flow == pytest.approx(np.pi / 4 * 25e-6 * 0.02)
 
 
+def test_a_flow_that_nobody_knows_is_refused():
+    with pytest.raises(InputError, match=r"vessels\.groups\.portal_vein.*needs flow_ml_min"):
+        opened(VesselsConfig(model="advective"))
+
+
+def test_a_velocity_in_two_glass_tubes_is_the_flow_of_both():
+    tubes = [BlockTubeConfig("artery", 5.0, [x, 0, -40], [x, 0, 40]) for x in (-9, 9)]
+    source = BlockSource(BlockAnatomyConfig(size_mm=[90, 90, 90], tubes=tubes))
+    anatomy = source.rasterize(Grid.box((0.0, 0.0, 0.0), (24, 24, 24), 2e-3), 3e-3)
+    lumens = tuple(replace(lumen, tree=source.vessel_tree(lumen.group)) for lumen in anatomy.lumens)
+    own = VesselGroupConfig(velocity_cm_s=2.0, inner_diameter_mm=4.0)
+    vessels = VesselsConfig(model="advective", groups={"artery": own})
+    found = opened(vessels, replace(anatomy, lumens=lumens))
+    assert found.groups[0].flow == pytest.approx(2 * np.pi / 4 * 16e-6 * 0.02)
+
+
 def test_without_a_centre_line_one_film_serves_the_group():
     anatomy = four_tubes()
     bare = replace(anatomy, lumens=tuple(replace(lumen, tree=None) for lumen in anatomy.lumens))

@@ -108,6 +108,10 @@ def test_free_ends_get_shorter_pieces() -> None:
     length = np.linalg.norm(np.diff(nodes, axis=0), axis=1)
     assert (radius == 0).sum() == 1  # where the first wire ends and the second begins
     assert length[radius > 0].sum() == pytest.approx(40e-3, rel=1e-12)
+    nodes, _ = pieces((straight(30e-3),), (RADIUS,))
+    length = np.linalg.norm(np.diff(nodes, axis=0), axis=1)
+    assert length[[0, -1]] == pytest.approx(0.5e-3)  # edges of 1 mm, wanted are 2 radii: halves
+    assert length[len(length) // 2] == pytest.approx(1e-3)
 
 
 def test_too_many_pieces_are_refused() -> None:

@@ -182,6 +182,11 @@ def _joined(group: str, starts: Array, ends: Array, radii: list[float]) -> Vesse
             raise InputError(f"anatomy.tubes: the tubes of group {group!r} form a ring; leave one out")
         order += ready
         left = [i for i in left if i not in ready]
+    if any(np.allclose(ends[j], ends[i], atol=1e-7) for i in range(len(radii)) for j in range(i)):
+        raise InputError(
+            f"anatomy.tubes: two tubes of group {group!r} end at the same point; blood has one way to "
+            "the root: let start_mm be the end towards the root, and leave loops open"
+        )
     nodes: list[Array] = []
     segments: list[tuple[int, int]] = []
     for place, i in enumerate(order):

@@ -149,8 +149,9 @@ class RollOff(Controller):
 
     The first phase starts at a power that grows by `power_ramp` per minute up to the generator's
     limit. It ends at roll-off: the impedance exceeds the lowest one of the phase by `impedance_rise`,
-    or the limits of voltage and current leave less than `power_drop` of the wanted power. After a
-    pause the next phase runs at a constant `power_reduction` times the highest power delivered so
+    or the limits of voltage and current leave less than `power_drop` of the wanted power (of the
+    generator's limit, where the ramp is beyond it). After a pause the next phase runs at a constant
+    `power_reduction` times the highest power delivered so
     far. The last of `phases` roll-offs ends the place's turn for good.
 
     Devices of this kind are driven so (the RF 3000 of the comparison PMC4463338); the numbers that say
@@ -183,7 +184,8 @@ class RollOff(Controller):
 
     def collapses(self, place: int, elapsed: float, delivered: float, limit: str | None) -> bool:
         held = limit in ("maximum_voltage", "maximum_current")
-        return held and delivered < self.config.power_drop * self.wanted(place, elapsed).value
+        possible = min(self.wanted(place, elapsed).value, self.config.maximum_power)
+        return held and delivered < self.config.power_drop * possible
 
     def is_done(self, place: int) -> bool:
         return self._rolled[place] >= self.config.phases
@@ -201,7 +203,9 @@ class TemperatureControl(Controller):
         P ← P + (−(T − T_before) + (T_target − T) Δt / τ_I) / (a τ_c),   0 ≤ P ≤ power,
 
     for tissue that answers as dT/dt = a P: a [K/(s W)] is the steepest answer seen so far, first to
-    `FIRST_SHARE` of `power`; τ_c = `RESPONSE_TIME`, and τ_I = 4 τ_c, with which that process is critically
+    `FIRST_SHARE` of `power`, which is doubled at each reading while tissue below the target does not
+    warm up (it was hot at the segment's start); τ_c = `RESPONSE_TIME`, and τ_I = 4 τ_c, with which
+    that process is critically
     damped: s² + s/τ_c + 1/(τ_c τ_I) has a double root (the rule of Skogestad 2003, J Process Control
     13:291, doi:10.1016/S0959-1524(02)00062-8). The answer of tissue to heat flattens with time
     (conduction, perfusion, boiling), so the loop is slower than that, not faster. Above the target
@@ -261,6 +265,8 @@ class TemperatureControl(Controller):
             pull = (self.target - temperature) * since / (RESPONSE_TIME if above else 4.0 * RESPONSE_TIME)
             change = (pull - rise) / (self._gain[place] * RESPONSE_TIME)
             self._power[place] = min(max(self._power[place] + change, 0.0), self._most)
+        elif temperature < self.target and not before.limited:
+            self._power[place] = min(2.0 * self._power[place], self._most)
 
     def is_done(self, place: int) -> bool:
         return self._done[place]

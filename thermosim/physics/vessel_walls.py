@@ -217,7 +217,7 @@ def _wide_tree(
     if tree is None:
         return None
     roots = tree.radii[tree.parents < 0]
-    total = _flow_from(vessels, own, lumen.group, float(np.sqrt(np.sum((2.0 * roots) ** 2))))
+    total = _flow_from(vessels, own, lumen.group, float(np.sqrt(np.sum((2.0 * roots) ** 2))), len(roots))
     flows = murray_flows(tree, total)
     keep = tree.wide_enough(1e-3 * vessels.minimum_diameter_mm)
     pruned = tree.pruned(1e-3 * vessels.minimum_diameter_mm)
@@ -227,13 +227,20 @@ def _wide_tree(
     return fine, flows[keep][source], total
 
 
-def _flow_from(vessels: VesselsConfig, own: VesselGroupConfig, group: str, diameter: float) -> float:
+def _flow_from(
+    vessels: VesselsConfig, own: VesselGroupConfig, group: str, diameter: float, n_roots: int = 1
+) -> float:
     """Flow of a group [m³/s]; `diameter` [m] of one tube as wide as all its roots together."""
     if own.velocity_cm_s is not None:
-        inner = diameter if own.inner_diameter_mm is None else 1e-3 * own.inner_diameter_mm
-        return volume_flow(1e-2 * own.velocity_cm_s, inner)
+        if own.inner_diameter_mm is not None:
+            return n_roots * volume_flow(1e-2 * own.velocity_cm_s, 1e-3 * own.inner_diameter_mm)
+        return volume_flow(1e-2 * own.velocity_cm_s, diameter)
     given = vessel_flow_given(vessels, group)
-    assert given is not None
+    if given is None:
+        raise InputError(
+            f"vessels.groups.{group}: the model advective needs flow_ml_min or velocity_cm_s (or the group's "
+            "entry in vessels.typical_flow_ml_min)"
+        )
     return given * MILLILITRE_PER_MINUTE
 
 
