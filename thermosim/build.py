@@ -19,6 +19,7 @@ from thermosim.anatomy.grid import Grid, Vector
 from thermosim.applicators.electrode import Electrode
 from thermosim.applicators.layout import check_inside, electrodes_from, exposed_bounds
 from thermosim.applicators.protocol import Protocol
+from thermosim.composition import compose, composition_message, typed
 from thermosim.config import (
     ANATOMY_KINDS,
     AnatomyConfig,
@@ -31,7 +32,6 @@ from thermosim.config import (
     register_schemas,
 )
 from thermosim.errors import InputError
-from thermosim.resources import config_directory
 from thermosim.units import MILLIMETRE
 
 if TYPE_CHECKING:
@@ -123,65 +123,26 @@ def load_case(experiment: str | None = "demo", overrides: Sequence[str] = ()) ->
     >>> load_case("quick", ["grid.spacing_mm=4"]).config.grid.spacing_mm
     4.0
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-
     register_schemas()
-    GlobalHydra.instance().clear()
     choice = "~experiment" if experiment is None else f"experiment={experiment}"
-    try:
-        with initialize_config_dir(str(config_directory()), version_base="1.3", job_name="thermosim"):
-            settings = compose("config", overrides=[choice, *overrides])
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise InputError(composition_message(error)) from error
-    return case_from(settings)
+    return case_from(compose("config", [choice, *overrides]))
 
 
 def case_from(settings: DictConfig) -> Case:
     """The typed and checked case of a composed configuration."""
+    kind = OmegaConf.select(settings, "anatomy.kind")
+    if kind not in ANATOMY_KINDS:
+        raise InputError(f"anatomy.kind={kind!r} is not known; use one of {', '.join(ANATOMY_KINDS)}")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(SimulationConfig), settings)
-        kind = OmegaConf.select(merged, "anatomy.kind")
-        if kind not in ANATOMY_KINDS:
-            raise InputError(f"anatomy.kind={kind!r} is not known; use one of {', '.join(ANATOMY_KINDS)}")
-        anatomy = OmegaConf.merge(OmegaConf.structured(ANATOMY_KINDS[kind]), merged.anatomy)
-        merged.anatomy = anatomy
-        if OmegaConf.is_missing(merged.output, "directory"):
-            merged.output.directory = "."
-        missing = sorted(str(key) for key in OmegaConf.missing_keys(merged))
-        if missing:
-            raise InputError(f"no value is given for {', '.join(missing)}; set it as {missing[0]}=...")
-        config = cast(SimulationConfig, OmegaConf.to_object(merged))
-        if isinstance(config.anatomy, LabelMapAnatomyConfig):
-            config.anatomy.segments = {str(key): one for key, one in config.anatomy.segments.items()}
-        plain = cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
+        settings = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(SimulationConfig), settings))
+        settings.anatomy = OmegaConf.merge(OmegaConf.structured(ANATOMY_KINDS[kind]), settings.anatomy)
     except OmegaConfBaseException as error:
         raise InputError(composition_message(error)) from error
+    config, plain = typed(settings, SimulationConfig)
+    if isinstance(config.anatomy, LabelMapAnatomyConfig):
+        config.anatomy.segments = {str(key): one for key, one in config.anatomy.segments.items()}
     checks.check_case(config)
     return Case(config, plain)
-
-
-def composition_message(error: BaseException) -> str:
-    """What Hydra or OmegaConf found wrong, in one line that names the key."""
-    causes: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in causes:
-        causes.append(current)
-        current = current.__cause__ or current.__context__
-    omega = [c for c in causes if isinstance(c, OmegaConfBaseException) and c.msg]
-    if omega:
-        deepest = omega[-1]
-        text = str(deepest.msg).splitlines()[0]
-        key = str(deepest.full_key or "")
-        text = text if not key or key in text else f"{key}: {text}"
-        first = str(error).splitlines()[0].rstrip(".") if error is not deepest else ""
-        text = f"{text}; a new entry is added with + before the key" if "not in struct" in text else text
-        return f"{first} ({text})" if first and first not in text and text not in first else text
-    text = str(error).split("Config search path:")[0].split("See https://hydra.cc")[0]
-    override = getattr(error, "override", None)
-    text = f"{override!r} cannot be read as key=value: {text}" if override else text
-    return " ".join(text.split()).replace("In 'config': Could", "could")
 
 
 # ---------------------------------------------------------------------------- Case -> Problem

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import MISSING
 
-from thermosim import config
-
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+CONFIGS = [
+    import_module(f"thermosim.{path.stem}") for path in sorted((ROOT / "thermosim").glob("config*.py"))
+]
 CLASSES = [
     kind
-    for kind in vars(config).values()
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == config.__name__
+    for module in CONFIGS
+    for kind in vars(module).values()
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
 ]
 
 

@@ -1,0 +1,199 @@
+"""What every subcommand shares: a Hydra application of its own, and errors in one line.
+
+A subcommand is a root config `configs/<root>.yaml` with a typed schema, and a function from `Job` to an
+exit code. `run_application` gives it overrides, `--help`, `--cfg job`, `--multirun` and plain errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from omegaconf import DictConfig
+
+from thermosim.composition import composition_message
+from thermosim.errors import InputError, Interrupted, ThermosimError
+
+UNEXPECTED = 1
+BAD_INPUT = 2
+STOPPED = 130
+
+
+class JobFailed(Exception):
+    """One job of a sweep failed; its line is printed already."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of an application.
+
+    `settings` as composed; `directory` made for its outputs; `label` to put before each line ("job 3: "
+    in a sweep, else nothing); `quiet`: jobs run side by side, so no progress bars.
+    """
+
+    settings: DictConfig
+    directory: Path
+    label: str
+    quiet: bool
+
+
+def run_application(
+    command: str, root: str, run: Callable[[Job], int], words: list[str], files: Collection[str] = ()
+) -> int:
+    """Run a subcommand as a Hydra application; returns its exit code.
+
+    Parameters
+    ----------
+    command : its name after `thermosim`.
+    root : the root config's name in `configs/`; its schemas are registered already.
+    run : does one job, a function of a module. What it returns other than 0 is no error but a verdict
+        of its own; jobs of a sweep go on after it, and the highest one becomes the exit code.
+    words : the words after the subcommand's name.
+    files : keys that take the name of a file; an existing file needs no quotes whatever its name is.
+    """
+    from hydra import main as hydra_main
+
+    from thermosim.resources import config_directory
+
+    words = [_quoted(word, files) for word in words]
+    if _is_sweep(words) and not any(word.startswith("output.directory=") for word in words):
+        words = [*words, "output.directory=multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"]
+    words = sorted(words, key=_is_setting)  # Hydra wants flags first; the order is the user's otherwise
+    with tempfile.TemporaryDirectory() as verdicts, _hydra_speaks_plainly([f"thermosim {command}", *words]):
+
+        def job(settings: DictConfig) -> None:
+            _run_job(settings, run, Path(verdicts))
+
+        application = hydra_main(version_base="1.3", config_path=str(config_directory()), config_name=root)
+        try:
+            application(job)()
+        except ValueError as error:  # Hydra's way to refuse, say, vessels=null; jobs never raise it
+            emptied = [word for word in words if word.endswith(("=null", "="))]
+            hint = f"{emptied[0]}: a group needs one of its options; " if emptied else ""
+            raise InputError(hint + " ".join(str(error).split())) from error
+        except OSError as error:  # the output directory cannot be made; jobs never raise it
+            if not error.strerror:  # Hydra's own errors are among these, too
+                raise
+            raise InputError(
+                f"the output directory {error.filename} cannot be made ({error.strerror}); "
+                "choose another one with output.directory="
+            ) from error
+        return max((int(path.name) for path in Path(verdicts).iterdir()), default=0)
+
+
+def _run_job(settings: DictConfig, run: Callable[[Job], int], verdicts: Path) -> None:
+    """One job of Hydra in its own output directory."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    known = HydraConfig.get()
+    directory = Path(known.runtime.output_dir)
+    sweep = known.mode == RunMode.MULTIRUN
+    label = f"job {known.job.num}: " if sweep else ""
+    parallel = "basic_launcher" not in str(known.launcher.get("_target_"))
+    try:
+        code = run(Job(settings, directory, label, quiet=sweep and parallel))
+    except Exception as error:
+        code = refuse(error, label)
+        with contextlib.suppress(OSError):
+            directory.rmdir()  # only if nothing was written
+        if sweep and not (isinstance(error, Interrupted) and not parallel):
+            raise JobFailed(code) from None
+        raise SystemExit(code) from None
+    (verdicts / str(code)).touch()  # jobs may run in other processes
+
+
+def refuse(error: Exception, label: str = "") -> int:
+    """Print one line on stderr and return the exit code that goes with the error."""
+    if os.environ.get("THERMOSIM_DEBUG") == "1" and not isinstance(error, ThermosimError):
+        raise error
+    code, text = _explain(error)
+    print(f"thermosim: error: {label}{text}", file=sys.stderr, flush=True)
+    return code
+
+
+def say(lines: Iterator[str], label: str = "") -> None:
+    """Print the closing lines of a job; whoever reads them may stop listening."""
+    try:
+        for line in lines:
+            print(f"{label}{line}", flush=True)
+    except BrokenPipeError:  # the job is whole all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, ThermosimError):
+        return error.exit_code, " ".join(str(error).split())
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return BAD_INPUT, composition_message(error)
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return BAD_INPUT, f"{name}{error.strerror}"
+    if isinstance(error, MemoryError):
+        return BAD_INPUT, "memory ran out; raise grid.spacing_mm or shrink grid.size_mm, or crop the images"
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return UNEXPECTED, f"this is a defect, please report it with the output of THERMOSIM_DEBUG=1: {text}"
+
+
+def _quoted(word: str, files: Collection[str]) -> str:
+    """`key=name of a file (1).nii` as Hydra wants it, where `key` takes files and that file exists."""
+    key, separator, value = word.partition("=")
+    if not separator or key.lstrip("+") not in files or not value or value[0] in "'\"":
+        return word
+    path = Path(value).expanduser()
+    if not path.exists():
+        return word
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{text}'"
+
+
+def _is_setting(word: str) -> bool:
+    return not word.startswith("-") and ("=" in word or word.startswith("~"))
+
+
+def _is_sweep(words: list[str]) -> bool:
+    return any(word in ("--multirun", "-m", "hydra.mode=MULTIRUN") for word in words)
+
+
+@contextlib.contextmanager
+def _hydra_speaks_plainly(arguments: list[str]) -> Iterator[None]:
+    """Give Hydra its arguments; make it raise its errors instead of printing them its own way."""
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = arguments, "1"
+    try:
+        with contextlib.redirect_stderr(_WithoutEcho(sys.stderr)):
+            yield
+    finally:
+        sys.argv = before[0]
+        if before[1] is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before[1]
+
+
+class _WithoutEcho:
+    """stderr less what Hydra adds to a line that has said why already: an echo, and the usage."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if text.startswith(("Error executing job with overrides:", "usage:")):
+            return len(text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
