@@ -16,6 +16,7 @@ import pytest
 from thermosim.anatomy.anatomy import Structure
 from thermosim.report import charts
 from thermosim.report.html import report_page
+from thermosim.report.margin_map import map_rays, mollweide, unfolded
 from thermosim.report.meshes import needle_meshes, scene_meshes
 from thermosim.report.page_data import packed_mesh
 from thermosim.report.slices import MOST_CELLS, slice_volume
@@ -224,11 +225,27 @@ def test_the_map_puts_every_side_in_its_place(case):
         (1, 0, 0): (0.5, 0.75),
     }.items():
         low = dataclasses.replace(tumor, margin=np.where(rays @ np.array(side) > 0.9, -0.002, 0.01))
-        found = np.argwhere(charts.unrolled_margin(low) < 0)
+        found = np.argwhere(unfolded(low, 120)[0] < 0)
         # 0.02: the middle of the spot to about two of the map's cells.
         np.testing.assert_allclose(found.mean(axis=0) / [120, 240], (row, column), atol=0.02)
     head = dataclasses.replace(tumor, margin=np.where(rays[:, 2] > 0.9, -0.002, 0.01))
-    assert np.argwhere(charts.unrolled_margin(head) < 0)[:, 0].max() < 25  # upper fifth only
+    assert np.argwhere(unfolded(head, 120)[0] < 0)[:, 0].max() < 25  # upper fifth only
+
+
+def test_the_map_is_equal_area_and_its_inverse_is_its_inverse():
+    rays = map_rays(200)
+    on_map = np.isfinite(rays[..., 0])
+    # 0.003: pixels at the rim of an ellipse of 400 × 200.
+    assert on_map.mean() == pytest.approx(np.pi / 4, abs=0.003)
+    for axis in np.vstack([np.eye(3), -np.eye(3), [[0.6, 0.48, 0.64]]]):
+        for height in (0.5, 0.9):  # a cap of the sphere above height h has the share (1 − h)/2
+            share = (rays[on_map] @ axis > height).mean()
+            assert share == pytest.approx((1 - height) / 2, abs=0.003)
+    place = mollweide(rays[on_map])
+    rows, columns = np.nonzero(on_map)
+    # 1e-6: Newton's iteration beside the poles
+    np.testing.assert_allclose(place[:, 0], -1 + (columns + 0.5) / 200, atol=1e-6)
+    np.testing.assert_allclose(place[:, 1], 1 - (rows + 0.5) / 100, atol=1e-6)
 
 
 def test_histogram_adds_up_to_the_whole_surface(case):

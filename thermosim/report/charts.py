@@ -11,10 +11,9 @@ from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from thermosim.outcome.results import TumorMargin
-from thermosim.report.verdict import MARGIN_CLASSES, margin_color, surface_center
+from thermosim.report.verdict import margin_color
 
 INK = "#2b2f36"
 GRID_LINE = "#e3e5e8"
@@ -122,81 +121,6 @@ def png_data_uri(pixels: NDArray[np.uint8]) -> str:
         + chunk(b"IEND", b"")
     )
     return "data:image/png;base64," + base64.b64encode(data).decode()
-
-
-def unrolled_margin(tumor: TumorMargin, rows: int = 120) -> NDArray[np.float64]:
-    """Margin [m] by direction from the tumour's centre, shape (rows, 2·rows).
-
-    Rows go from head to feet, columns from the back over the patient's right, front and left to the
-    back again, as if the tumour's skin were unrolled by someone in front of the patient. Where a
-    direction meets the surface more than once the thinnest margin counts.
-    """
-    center = surface_center(tumor.surface)
-    arms = tumor.surface.points - center
-    lengths = np.linalg.norm(arms, axis=1)
-    keep = (lengths > 0) & np.isfinite(tumor.margin)
-    tree = cKDTree(arms[keep] / lengths[keep, None])
-    polar = np.pi * (np.arange(rows) + 0.5) / rows
-    around = 2 * np.pi * (np.arange(2 * rows) + 0.5) / (2 * rows)
-    theta, phi = np.meshgrid(polar, around, indexing="ij")
-    # Column 0 looks to the back (+y), a quarter to the right (−x), half to the front (−y).
-    rays = np.stack([-np.sin(theta) * np.sin(phi), np.sin(theta) * np.cos(phi), np.cos(theta)], axis=-1)
-    neighbors = min(4, int(keep.sum()))
-    distance, nearest = tree.query(rays, k=list(range(1, neighbors + 1)))
-    values = tumor.margin[keep][nearest]
-    # Neighbours much farther than the nearest do not lie on this ray.
-    values = np.where(distance <= 1.5 * distance[..., :1] + 0.01, values, np.inf)
-    return np.asarray(values.min(axis=-1))
-
-
-def margin_map(tumor: TumorMargin) -> str:
-    """The tumour's surface unrolled, coloured by margin, with a mark at the thinnest place."""
-    width, height, left, top = 560, 300, 46, 12
-    inner_width, inner_height = 500, 250
-    if not np.isfinite(tumor.margin).any():
-        return '<p class="muted">No margin to show.</p>'
-    margin = 1e3 * unrolled_margin(tumor)
-    pixels = np.zeros((*margin.shape, 3), np.uint8)
-    pixels[:] = 154
-    for lower, upper, color, _ in MARGIN_CLASSES:
-        pixels[(margin >= lower) & (margin < upper)] = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="Map of the margin">',
-        f'<image x="{left}" y="{top}" width="{inner_width}" height="{inner_height}" '
-        'preserveAspectRatio="none" '
-        f'href="{png_data_uri(pixels)}"/>',
-        f'<rect x="{left}" y="{top}" width="{inner_width}" height="{inner_height}" fill="none" '
-        f'stroke="{INK}"/>',
-    ]
-    for quarter, word in enumerate(("back", "patient's right", "front", "left", "back")):
-        tick = left + inner_width * quarter / 4
-        parts.append(f'<path d="M{tick} {top}v{inner_height + 4}" stroke="{INK}" stroke-opacity="0.25"/>')
-        parts.append(svg_text(tick, top + inner_height + 18, word))
-    for share, word in ((0.04, "head"), (0.5, "level"), (0.99, "feet")):
-        parts.append(svg_text(left - 6, top + inner_height * share, word, "end"))
-    arm = tumor.thinnest_point - surface_center(tumor.surface)
-    if np.all(np.isfinite(arm)) and np.linalg.norm(arm) > 0:
-        arm = arm / np.linalg.norm(arm)
-        column = (math.atan2(-arm[0], arm[1]) % (2 * math.pi)) / (2 * math.pi)
-        mark_x = left + inner_width * column
-        mark_y = top + inner_height * math.acos(float(np.clip(arm[2], -1, 1))) / math.pi
-        parts.append(
-            f'<circle cx="{mark_x:.1f}" cy="{mark_y:.1f}" r="7" fill="none" stroke="#fff" stroke-width="4"/>'
-            f'<circle cx="{mark_x:.1f}" cy="{mark_y:.1f}" r="7" fill="none" stroke="{INK}" stroke-width="2"/>'
-        )
-        anchor = "end" if column > 0.75 else "start"
-        shift = -12 if column > 0.75 else 12
-        parts.append(
-            svg_text(
-                mark_x + shift,
-                mark_y + 4,
-                f"thinnest: {round(1e3 * tumor.all_around.minimum, 1) + 0.0:.1f} mm".replace("-", "−"),
-                anchor,
-                INK,
-                ' font-weight="600" paint-order="stroke" stroke="#fff" stroke-width="3.5"',
-            )
-        )
-    return "".join(parts) + "</svg>"
 
 
 def legend(items: Sequence[tuple[str, str]]) -> str:

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from thermosim.anatomy.anatomy import Structure, TriangleSurface
 from thermosim.applicators.electrode import Electrode
-from thermosim.outcome.results import Outcome
+from thermosim.outcome.results import Outcome, TumorMargin
 from thermosim.report.verdict import weighed
 from thermosim.simulation import SimulationResult
 
@@ -30,6 +30,8 @@ VESSEL_COLORS = {
     "vena_cava": "#24508f",
 }
 OTHER_VESSEL_COLOR = "#5b7fa6"
+MARK_COLOR = "#101418"
+MARK_RADIUS = 1.2e-3
 LIVER_COLOR = "#b0695a"
 TUMOR_COLOR = "#d9c39a"
 RISK_COLOR = "#8a9a5b"
@@ -42,7 +44,7 @@ SHAFT_COLOR = "#8d949e"
 @dataclass(frozen=True)
 class SceneMesh:
     """One mesh of the scene. `layer` groups meshes under one switch; `kind` is liver, vessel, tumor,
-    zone, needle, risk or other. `values` margin [m] per point, None for a plain colour."""
+    zone, needle, risk, mark or other. `values` margin [m] per point, None for a plain colour."""
 
     name: str
     layer: str
@@ -156,37 +158,56 @@ def scene_meshes(
         light = simplified(surface, LIVER_TRIANGLES if kind == "liver" else share)
         meshes.append(SceneMesh(name, layer, kind, color, opacity, light.points, light.triangles))
     for tumor in outcome.tumors:
-        if not len(tumor.surface.triangles):
-            continue
-        light = simplified(tumor.surface, TUMOR_TRIANGLES)
-        _, nearest = cKDTree(tumor.surface.points).query(light.points)
-        values = weighed(tumor, result.anatomy).margin[nearest]
-        meshes.append(
-            SceneMesh(
-                tumor.name,
-                layer_name(tumor.name),
-                "tumor",
-                TUMOR_COLOR,
-                1.0,
-                light.points,
-                light.triangles,
-                values,
-            )
-        )
+        meshes.extend(tumor_meshes(tumor, weighed(tumor, result.anatomy).margin))
     zone = outcome.zones.get(outcome.criterion)
-    if zone is not None and len(zone.surface.triangles):
-        light = simplified(zone.surface, ZONE_TRIANGLES)
-        meshes.append(
-            SceneMesh(
-                "ablation zone", "Ablation zone", "zone", ZONE_COLOR, 0.3, light.points, light.triangles
-            )
-        )
+    if zone is not None:
+        meshes.extend(zone_meshes(zone.surface))
     for pose in earlier_poses:
         for electrode in pose:
             meshes.extend(needle_meshes(electrode, with_shaft=False))
     for electrode in result.electrodes:
         meshes.extend(needle_meshes(electrode))
     return meshes
+
+
+def tumor_meshes(tumor: TumorMargin, margin: NDArray[np.float64]) -> list[SceneMesh]:
+    """A tumour coloured by `margin` [m] at its vertices, and a bead at its thinnest place."""
+    if not len(tumor.surface.triangles):
+        return []
+    light = simplified(tumor.surface, TUMOR_TRIANGLES)
+    _, nearest = cKDTree(tumor.surface.points).query(light.points)
+    layer = layer_name(tumor.name)
+    meshes = [
+        SceneMesh(
+            tumor.name, layer, "tumor", TUMOR_COLOR, 1.0, light.points, light.triangles, margin[nearest]
+        )
+    ]
+    if np.isfinite(tumor.thinnest_point).all():
+        bead = pv.Sphere(
+            radius=MARK_RADIUS, center=tumor.thinnest_point, theta_resolution=12, phi_resolution=12
+        )
+        meshes.append(
+            SceneMesh(
+                f"{tumor.name} thinnest place",
+                "Thinnest place",
+                "mark",
+                MARK_COLOR,
+                1.0,
+                np.asarray(bead.points, float),
+                np.asarray(bead.regular_faces, dtype=np.int64),
+            )
+        )
+    return meshes
+
+
+def zone_meshes(
+    surface: TriangleSurface, name: str = "ablation zone", kind: str = "zone", color: str = ZONE_COLOR
+) -> list[SceneMesh]:
+    """An ablation zone as glass."""
+    if not len(surface.triangles):
+        return []
+    light = simplified(surface, ZONE_TRIANGLES)
+    return [SceneMesh(name, layer_name(name), kind, color, 0.3, light.points, light.triangles)]
 
 
 def style(name: str, structure: Structure | None) -> tuple[str, str, str, float]:

@@ -103,8 +103,8 @@
         tint: buffer(gl.ARRAY_BUFFER, tint), index: buffer(gl.ELEMENT_ARRAY_BUFFER, mesh.triangles) };
     }
 
-    const body = meshes.filter((m) => m.kind !== "needle");
-    const near = meshes.filter((m) => m.kind === "tumor" || m.kind === "zone");
+    const body = meshes.filter((m) => m.kind !== "needle" && m.kind !== "mark");
+    const near = meshes.filter((m) => m.kind === "tumor" || m.kind === "zone" || m.kind === "observed");
     const whole = box(body.length ? body : meshes), close = near.length ? box(near) : whole;
     const camera = { turn: -0.4, lift: 0.35, distance: 0, target: [0, 0, 0] };
     const FIELD = 30 * Math.PI / 180;
@@ -156,7 +156,7 @@
       gl.enable(gl.BLEND);
       gl.enable(gl.CULL_FACE);
       gl.depthMask(false);
-      const order = { zone: 1, liver: 2 };
+      const order = { zone: 1, observed: 1, liver: 2 };
       const glass = shown.filter((m) => m.opacity < 0.95).sort((p, q) => (order[p.kind] || 0) - (order[q.kind] || 0));
       for (const mesh of glass) if (mesh.kind === "liver") { gl.cullFace(gl.FRONT); paint(mesh); }
       for (const mesh of glass) {
@@ -166,6 +166,39 @@
       }
       gl.depthMask(true);
       compass(right, up, back, ratio);
+      ringThinnest(rows, back, ratio);
+    }
+
+    // A ring around each tumour's thinnest place; dashed while that place faces away.
+    function ringThinnest(rows, back, ratio) {
+      const pen = byId("marks").getContext("2d");
+      for (const tumor of data.tumors) {
+        if (!tumor.thinnest || !meshes.some((m) => m.kind === "mark" && m.visible)) continue;
+        const [x, y, , w] = rows.map((row) => row[0] * tumor.thinnest[0] + row[1] * tumor.thinnest[1] + row[2] * tumor.thinnest[2] + row[3]);
+        if (w <= 0) continue;
+        const px = (0.5 + 0.5 * x / w) * canvas.clientWidth, py = (0.5 - 0.5 * y / w) * canvas.clientHeight;
+        const facing = tumor.thinnest.reduce((sum, v, i) => sum + (v - tumor.center[i]) * back[i], 0) >= 0;
+        pen.globalAlpha = facing ? 1 : 0.6;
+        for (const [color, wide] of [["#ffffff", 5], ["#101418", 2]]) {
+          pen.setLineDash(facing ? [] : [4, 3]);
+          pen.strokeStyle = color;
+          pen.lineWidth = wide;
+          pen.beginPath();
+          pen.arc(px, py, 12, 0, 2 * Math.PI);
+          pen.stroke();
+        }
+        pen.setLineDash([]);
+        pen.font = "600 14px sans-serif";
+        pen.textAlign = "left";
+        pen.textBaseline = "middle";
+        pen.lineWidth = 4;
+        pen.strokeStyle = "#ffffff";
+        const text = `thinnest: ${tumor.label}${facing ? "" : " (far side)"}`;
+        pen.strokeText(text, px + 18, py);
+        pen.fillStyle = "#101418";
+        pen.fillText(text, px + 18, py);
+        pen.globalAlpha = 1;
+      }
     }
 
     function compass(right, up, back, ratio) {
@@ -249,7 +282,7 @@
       bar.append(made);
     };
     for (const name in views) button(name, () => { [camera.turn, camera.lift] = views[name]; });
-    button("Whole liver", () => aim(whole));
+    if (meshes.some((m) => m.kind === "liver")) button("Whole liver", () => aim(whole));
     button("Tumour", () => aim(close));
     data.tumors.filter((t) => t.thinnest).forEach((tumor, i, all) => button(
       all.length > 1 ? `Thinnest side of ${tumor.name}` : "Thinnest side", () => {
@@ -273,7 +306,7 @@
         ? `linear-gradient(135deg, ${data.classes.map((c, i) => `${c[2]} ${25 * i}% ${25 * i + 25}%`).join(", ")})` : group[0].color;
       box_.addEventListener("change", () => { for (const m of group) m.visible = box_.checked; redraw(); });
       label.append(box_, swatch, name);
-      if (["liver", "vessel", "zone", "risk", "other"].includes(group[0].kind)) {
+      if (["liver", "vessel", "zone", "observed", "risk", "other"].includes(group[0].kind)) {
         const range = document.createElement("input");
         Object.assign(range, { type: "range", min: 0, max: 1, step: 0.02, value: group[0].opacity, title: "Opacity" });
         range.setAttribute("aria-label", `Opacity of ${name}`);
@@ -296,7 +329,10 @@
 
   // ------------------------------------------------------------------ slices
   const volume = data.volume;
-  const temperature = bytes(volume.temperature), labels = bytes(volume.labels);
+  const temperature = volume.temperature ? bytes(volume.temperature) : null;
+  const labels = volume.labels ? bytes(volume.labels) : null;
+  const images = (volume.images || []).map((image) => ({ ...image, values: bytes(image.values) }));
+  let shownImage = 0;  // one of `images`, or one more for the chequerboard
   const [nx, ny, nz] = volume.shape;
   const stride = [1, nx, nx * ny];
   // Horizontal and vertical axis of each plane and whether the vertical one runs upwards.
@@ -345,7 +381,8 @@
     return out;
   }
 
-  const show = (name) => byId(`show-${name}`).checked;
+  const show = (name) => { const box_ = byId(`show-${name}`); return Boolean(box_ && box_.checked); };
+  const TILE = 15;  // mm, edge of the chequerboard's squares
 
   function drawPlane(plane) {
     const canvas = byId(plane.id), pen = canvas.getContext("2d");
@@ -368,17 +405,29 @@
         const u = Math.max(0, Math.min(nu - 1, (col + 0.5) / fine - 0.5)), u0 = Math.min(Math.floor(u), nu - 2 < 0 ? 0 : nu - 2), fu = u - u0, u1 = Math.min(u0 + 1, nu - 1);
         const corner = [base + u0 * su + v0 * sv, base + u1 * su + v0 * sv, base + u0 * su + v1 * sv, base + u1 * su + v1 * sv];
         const weight = [(1 - fu) * (1 - fv), fu * (1 - fv), (1 - fu) * fv, fu * fv];
-        let warm = 0, label = labels[corner[0]], most = -1;
-        for (let k = 0; k < 4; k++) {
-          warm += weight[k] * temperature[corner[k]];
-          let sum = 0;
-          for (let m = 0; m < 4; m++) if (labels[corner[m]] === labels[corner[k]]) sum += weight[m];
-          if (sum > most) { most = sum; label = labels[corner[k]]; }
+        let warm = 0, label = 0, most = -1, color = [120, 122, 125];
+        const at = 4 * (row * width + col);
+        if (temperature) for (let k = 0; k < 4; k++) warm += weight[k] * temperature[corner[k]];
+        if (images.length) {
+          let which = shownImage;
+          if (which === images.length) {
+            const odd = (Math.floor(u * volume.spacing / TILE) + Math.floor(v * volume.spacing / TILE)) & 1;
+            which = volume.board[odd];
+          }
+          let grey = 0;
+          for (let k = 0; k < 4; k++) grey += weight[k] * images[which].values[corner[k]];
+          color = [grey, grey, grey];
+        } else if (labels) {
+          for (let k = 0; k < 4; k++) {
+            let sum = 0;
+            for (let m = 0; m < 4; m++) if (labels[corner[m]] === labels[corner[k]]) sum += weight[m];
+            if (sum > most) { most = sum; label = labels[corner[k]]; }
+          }
+          color = tissue[label];
         }
-        let color = tissue[label];
         const vessel = isVessel[label];
         if (vessel && !vesselsShown) color = [150, 152, 155];
-        const h = heatTable[Math.round(warm)], cover = heated && !(vessel && vesselsShown) ? h[3] : 0, at = 4 * (row * width + col);
+        const h = temperature ? heatTable[Math.round(warm)] : [0, 0, 0, 0], cover = heated && !(vessel && vesselsShown) ? h[3] : 0;
         for (let k = 0; k < 3; k++) pixels[at + k] = color[k] * (1 - cover) + (h[k] || 0) * cover;
         pixels[at + 3] = 255;
       }
@@ -410,7 +459,7 @@
       }
       pen.setLineDash([]);
     };
-    if (show("isotherms")) data.isotherms.forEach((level, i) =>
+    if (temperature && show("isotherms")) data.isotherms.forEach((level, i) =>
       line(chained(isotherm(level)), "#ffffff", 1.2, i === 0 ? [5, 4] : [1.5, 3.5]));
 
     // Marching squares on the slice, then drawn in page coordinates.
@@ -433,12 +482,12 @@
       return out;
     }
 
-    for (const mesh of meshes) {
-      if (!(mesh.kind === "zone" && show("zone")) && !(mesh.kind === "tumor" && show("tumor"))) continue;
+    for (const [kind, color] of data.contours) for (const mesh of meshes) {
+      if (mesh.kind !== kind || !show(kind)) continue;
       const points = crossing(mesh, through, mmOf(through, position[through])).map((p) => [X(p[across]), Y(p[down])]);
       const pairs = [];
       for (let i = 0; i + 1 < points.length; i += 2) pairs.push([points[i], points[i + 1]]);
-      line(pairs, mesh.kind === "zone" ? "#ffe14d" : "#4fdcff", 2);
+      line(pairs, color, 2);
     }
     if (show("needles")) for (const needle of data.needles) {
       // The part of the needle within 2.5 mm of the plane.
@@ -547,8 +596,12 @@
         const at = pick(event);
         if (!at) return;
         const k = position[plane.through] * stride[plane.through] + at[0] * stride[plane.across] + at[1] * stride[plane.down];
-        const s = data.structures[labels[k]];
-        byId("readout").textContent = `${s ? s.name : "outside"}: highest temperature ${(volume.offset + volume.step * temperature[k]).toFixed(0)} °C`;
+        const said = [];
+        const s = labels ? data.structures[labels[k]] : null;
+        if (labels) said.push(s ? s.name : "outside");
+        if (temperature) said.push(`highest temperature ${(volume.offset + volume.step * temperature[k]).toFixed(0)} °C`);
+        for (const image of images) said.push(`${image.name} ${(image.offset + image.step * image.values[k]).toFixed(0)} ${image.unit}`);
+        byId("readout").textContent = said.join(": ");
       });
       canvas.addEventListener("wheel", (event) => {
         event.preventDefault();
@@ -557,7 +610,18 @@
         drawPlanes();
       }, { passive: false });
     }
-    for (const name of ["heat", "isotherms", "zone", "tumor", "vessels", "needles"]) byId(`show-${name}`).addEventListener("change", drawPlanes);
+    for (const name of ["heat", "isotherms", "vessels", "needles", ...data.contours.map((c) => c[0])]) {
+      if (byId(`show-${name}`)) byId(`show-${name}`).addEventListener("change", drawPlanes);
+    }
+    const names = images.map((image) => image.name);
+    if (volume.board) names.push("Chequerboard of both");
+    if (names.length > 1) names.forEach((name, i) => {
+      const made = document.createElement("button");
+      made.type = "button";
+      made.textContent = name;
+      made.addEventListener("click", () => { shownImage = i; drawPlanes(); });
+      byId("images").append(made);
+    });
     const jump = byId("jump");
     data.tumors.forEach((tumor, i) => {
       for (const [text, point] of [["centre", tumor.center], ["thinnest margin", tumor.thinnest]]) {
@@ -570,17 +634,21 @@
       }
     });
     const stops = HEAT.map((h) => `rgba(${h[1]},${h[2]},${h[3]},${h[4]}) ${((h[0] - 42) / 68 * 100).toFixed(0)}%`);
-    byId("heatbar").style.background = `linear-gradient(90deg, ${stops.join(", ")}), #96989b`;
+    if (byId("heatbar")) byId("heatbar").style.background = `linear-gradient(90deg, ${stops.join(", ")}), #96989b`;
     new ResizeObserver(drawPlanes).observe(byId("axial"));
     if (data.tumors.length) goTo(data.tumors[0].center); else drawPlanes();
   }
 
-  byId("scene3d").hidden = false;
-  byId("stillbox").hidden = true;
   let turning = false;
-  try { turning = startScene(); } catch (problem) { console.warn(problem); }
-  if (!turning) showStill();
-  byId("slices").hidden = false;
-  startSlices();
+  if (byId("scene3d")) {
+    byId("scene3d").hidden = false;
+    byId("stillbox").hidden = true;
+    try { turning = startScene(); } catch (problem) { console.warn(problem); }
+    if (!turning) showStill();
+  }
+  if (byId("slices")) {
+    byId("slices").hidden = false;
+    startSlices();
+  }
   document.documentElement.dataset.ready = turning ? "webgl" : "still";
 })();

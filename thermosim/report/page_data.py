@@ -6,12 +6,14 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thermosim.applicators.electrode import Electrode
-from thermosim.outcome.results import Outcome
+from thermosim.outcome.results import Outcome, TumorMargin
 from thermosim.report.meshes import BACKGROUND_COLOR, SceneMesh, layer_name, style
 from thermosim.report.slices import SliceVolume
 from thermosim.report.verdict import MARGIN_CLASSES, WET_COLOR, surface_center
@@ -55,22 +57,28 @@ def packed_mesh(mesh: SceneMesh) -> dict[str, Any]:
     return packed
 
 
-def page_data(
-    result: SimulationResult,
-    outcome: Outcome,
+@dataclass(frozen=True)
+class SliceImage:
+    """A grey image of the slices: uint8 of the volume's shape, value = `offset` + `step` · code."""
+
+    name: str
+    values: NDArray[np.uint8]
+    offset: float
+    step: float
+    unit: str = "HU"
+
+
+def scene_data(
     meshes: Sequence[SceneMesh],
-    volume: SliceVolume,
-    earlier_poses: Sequence[Sequence[Electrode]] = (),
+    tumors: Sequence[TumorMargin],
+    contours: Sequence[tuple[str, str]],
+    volume: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything the script needs, as plain values; lengths in mm, frame LPS."""
-    structures = {}
-    for structure in result.anatomy.structures:
-        _, kind, color, _ = style(structure.name, structure)
-        structures[str(structure.label)] = {
-            "name": layer_name(structure.name),
-            "kind": "outside" if structure.role == "background" else kind,
-            "color": color if kind in ("vessel", "risk") else BACKGROUND_COLOR,
-        }
+    """What scene and slices of any report need, as plain values; lengths in mm, frame LPS.
+
+    `contours`: kinds of meshes whose outline the slices show, and the colour of the line. `volume`: from
+    `volume_data`, and whatever else a report knows on the same cells.
+    """
     classes = [
         [lo if math.isfinite(lo) else -1e9, hi if math.isfinite(hi) else 1e9, color, name]
         for lo, hi, color, name in MARGIN_CLASSES
@@ -79,8 +87,10 @@ def page_data(
         "meshes": [packed_mesh(mesh) for mesh in meshes],
         "classes": classes,
         "wet": WET_COLOR,
-        "structures": structures,
-        "isotherms": ISOTHERMS,
+        "contours": [list(pair) for pair in contours],
+        "structures": {},
+        "isotherms": [],
+        "needles": [],
         "tumors": [
             {
                 "name": layer_name(t.name),
@@ -88,10 +98,68 @@ def page_data(
                 "thinnest": (1e3 * t.thinnest_point).tolist()
                 if np.isfinite(t.thinnest_point).all()
                 else None,
+                "label": f"{round(1e3 * t.all_around.minimum, 1) + 0.0:.1f} mm".replace("-", "−"),
             }
-            for t in outcome.tumors
+            for t in tumors
             if len(t.surface.triangles)
         ],
+        "volume": dict(volume),
+    }
+
+
+def volume_data(
+    shape: tuple[int, int, int],
+    spacing: float,
+    origin: NDArray[np.float64],
+    images: Sequence[SliceImage] = (),
+    board: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Cells of the slices and grey images on them; `board`: two images to lay out as a chequerboard."""
+    return {
+        "shape": shape,
+        "spacing": 1e3 * spacing,
+        "origin": (1e3 * origin).tolist(),
+        "images": [
+            {
+                "name": image.name,
+                "values": _base64(image.values.transpose(2, 1, 0)),  # fastest along x in the page
+                "offset": image.offset,
+                "step": image.step,
+                "unit": image.unit,
+            }
+            for image in images
+        ],
+        "board": None if board is None else list(board),
+    }
+
+
+def page_data(
+    result: SimulationResult,
+    outcome: Outcome,
+    meshes: Sequence[SceneMesh],
+    volume: SliceVolume,
+    earlier_poses: Sequence[Sequence[Electrode]] = (),
+) -> dict[str, Any]:
+    """Everything the script needs for a simulated treatment."""
+    structures = {}
+    for structure in result.anatomy.structures:
+        _, kind, color, _ = style(structure.name, structure)
+        structures[str(structure.label)] = {
+            "name": layer_name(structure.name),
+            "kind": "outside" if structure.role == "background" else kind,
+            "color": color if kind in ("vessel", "risk") else BACKGROUND_COLOR,
+        }
+    cells = {
+        **volume_data(volume.shape, volume.spacing, volume.origin),
+        "offset": volume.temperature_offset,
+        "step": volume.temperature_step,
+        "temperature": _base64(volume.temperature.transpose(2, 1, 0)),
+        "labels": _base64(volume.labels.transpose(2, 1, 0)),
+    }
+    return {
+        **scene_data(meshes, outcome.tumors, (("zone", "#ffe14d"), ("tumor", "#4fdcff")), cells),
+        "structures": structures,
+        "isotherms": ISOTHERMS,
         "needles": [
             {
                 "name": e.name,
@@ -102,16 +170,6 @@ def page_data(
             }
             for e in (*(e for pose in earlier_poses for e in pose), *result.electrodes)
         ],
-        "volume": {
-            "shape": volume.shape,
-            "spacing": 1e3 * volume.spacing,
-            "origin": (1e3 * volume.origin).tolist(),
-            "offset": volume.temperature_offset,
-            "step": volume.temperature_step,
-            # Fastest along x in the page.
-            "temperature": _base64(volume.temperature.transpose(2, 1, 0)),
-            "labels": _base64(volume.labels.transpose(2, 1, 0)),
-        },
     }
 
 

@@ -198,7 +198,7 @@ def _paint(source: Path, picture: Path) -> None:
     tumors = [row for row in table if row["kind"] == "tumor" and row["values"] is not None]
     tumors = [row for row in tumors if np.isfinite(row["values"]).any()]
     if tumors:
-        close = [*tumors, *(row for row in table if row["kind"] == "needle")]
+        close = [*tumors, *(row for row in table if row["kind"] in ("needle", "mark"))]
         side = _thinnest_side(tumors)
         title = f"Margin on the tumour,\nseen from its thinnest side ({direction_in_words(side)})"
         panels.append((title, _view(close, tumors, TUMOR_SIZE, 0.9, side)))
