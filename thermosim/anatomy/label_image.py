@@ -8,8 +8,10 @@ from __future__ import annotations
 import bz2
 import io
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +24,10 @@ from thermosim.errors import InputError
 
 MAXIMUM_VOXELS = 2**31
 MAXIMUM_LABEL = 65535
+MAXIMUM_FILE_BYTES = 2**33
 _DEFLATE_LIMIT = 1032  # deflate never packs tighter than 1:1032 (zlib's technical details)
+
+Image = TypeVar("Image")
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,24 @@ class Segment:
 
 @dataclass(frozen=True)
 class LabelImage:
-    """Label values on an image grid: one uint16 array of the grid's shape per layer."""
+    """Label values on an image grid: one uint16 array of the grid's shape per layer.
+
+    `frame_of_reference`: DICOM's UID of the frame, None where the format has none.
+    """
 
     grid: Grid
     layers: tuple[NDArray[np.uint16], ...]
     segments: tuple[Segment, ...]
+    frame_of_reference: str | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Voxel values of any number type as a file holds them: one array of the grid's shape per layer."""
+
+    grid: Grid
+    layers: tuple[NDArray[np.generic], ...]
+    segments: tuple[Segment, ...] = ()
 
 
 def read_label_image(path: Path) -> LabelImage:
@@ -51,23 +69,53 @@ def read_label_image(path: Path) -> LabelImage:
     InputError : no such file, not such an image, truncated, values that are not whole numbers from
         0 to 65535, absurd size, no usable position in the patient.
     """
-    from thermosim.anatomy.nrrd import read_nrrd  # here to keep the two formats' modules apart
+    return read_image(path, "label map", labels_of)
 
-    if not path.is_file():
-        raise InputError(f"label map {path.name!r} was not found; check its path")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"label map {path.name!r} cannot be read ({error.strerror})") from error
+
+def read_volume(path: Path) -> Volume:
+    """An image of any numbers from `.nii`, `.nii.gz` or `.nrrd`.
+
+    Raises
+    ------
+    InputError : as for a label map, except that its values may be any.
+    """
+    return read_image(path, "image", lambda volume: volume)
+
+
+def labels_of(volume: Volume) -> LabelImage:
+    """The same image with its values as labels."""
+    if len(volume.layers) > 1 and not volume.segments:
+        raise InputError(f"the image has {len(volume.layers)} volumes and no segments; a label map has one")
+    return LabelImage(volume.grid, tuple(as_labels(layer) for layer in volume.layers), volume.segments)
+
+
+def read_image(path: Path, what: str, convert: Callable[[Volume], Image]) -> Image:
+    """What `convert` makes of the image; `what` names it in messages."""
+    from thermosim.anatomy.nrrd import nrrd_volume  # here to keep the two formats' modules apart
+
+    data = file_bytes(path, what)
     try:
         with np.errstate(all="ignore"):
-            return read_nrrd(data) if data.startswith(b"NRRD") else _read_nifti(data)
+            return convert(nrrd_volume(data) if data.startswith(b"NRRD") else nifti_volume(data))
     except InputError as error:
-        raise InputError(f"label map {path.name!r}: {error}") from None
+        raise InputError(f"{what} {path.name!r}: {error}") from None
     except (ValueError, IndexError, KeyError, OverflowError, TypeError, EOFError, MemoryError) as error:
         raise InputError(
-            f"label map {path.name!r}: truncated or corrupt image ({type(error).__name__})"
+            f"{what} {path.name!r}: truncated or corrupt image ({type(error).__name__})"
         ) from error
+
+
+def file_bytes(path: Path, what: str, limit: int = MAXIMUM_FILE_BYTES) -> bytes:
+    """All bytes of a file that may be missing, unreadable or too large."""
+    if not path.is_file():
+        raise InputError(f"{what} {path.name!r} was not found; check its path")
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise InputError(f"{what} {path.name!r} has {size} bytes, at most {limit} are read")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{what} {path.name!r} cannot be read ({error.strerror})") from error
 
 
 def check_size(shape: tuple[int, ...]) -> None:
@@ -158,7 +206,7 @@ def image_grid(shape: tuple[int, ...], affine_lps_mm: NDArray[np.float64]) -> Gr
     )
 
 
-def _read_nifti(data: bytes) -> LabelImage:
+def nifti_volume(data: bytes) -> Volume:
     """NIfTI-1 or -2 in one file, plain or gzip."""
     packed = data[:2] == b"\x1f\x8b"
     head = _first_bytes(data, 540) if packed else data[:540]
@@ -168,7 +216,7 @@ def _read_nifti(data: bytes) -> LabelImage:
         size_of_header if size_of_header in (348, 540) else swapped
     )
     if header_class is None:
-        raise InputError("not a NIfTI or NRRD image; save the label map as .nii.gz or .nrrd")
+        raise InputError("not a NIfTI or NRRD image; save it as .nii.gz or .nrrd")
     n_head = int(header_class.template_dtype.itemsize)
     if len(head) < n_head:
         raise InputError("truncated NIfTI header")
@@ -188,7 +236,7 @@ def _read_nifti(data: bytes) -> LabelImage:
     shape = volume_shape(shape)
     check_size(shape)
     if dtype.kind not in "iuf":
-        raise InputError(f"voxels of type {dtype}; a label map has whole numbers")
+        raise InputError(f"voxels of type {dtype}; they must be whole or floating-point numbers")
     if not n_head <= offset <= 2**20:
         raise InputError(f"corrupt NIfTI header: data offset {offset}")
     if max(forms) <= 0:
@@ -210,7 +258,7 @@ def _read_nifti(data: bytes) -> LabelImage:
     to_lps = np.eye(4)
     to_lps[:3, :3] = LPS_TO_RAS * scale
     grid = image_grid(shape, to_lps @ np.asarray(affine, np.float64))
-    return LabelImage(grid, (as_labels(values),), ())
+    return Volume(grid, (values,))
 
 
 def volume_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -218,7 +266,7 @@ def volume_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3:
-        raise InputError(f"the image has {len(shape)} dimensions {shape}; a label map has three")
+        raise InputError(f"the image has {len(shape)} dimensions {shape}; it must have three")
     return shape
 
 

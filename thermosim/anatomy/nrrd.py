@@ -1,4 +1,4 @@
-"""NRRD label maps and Slicer segmentations (http://teem.sourceforge.net/nrrd/format.html)."""
+"""NRRD images and Slicer segmentations (http://teem.sourceforge.net/nrrd/format.html)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from thermosim.anatomy.label_image import (
-    LabelImage,
-    Segment,
-    as_labels,
-    check_size,
-    image_grid,
-    inflate,
-)
+from thermosim.anatomy.label_image import Segment, Volume, check_size, image_grid, inflate
 from thermosim.errors import InputError
 
 MAXIMUM_HEADER_BYTES = 2**20
@@ -42,17 +35,17 @@ _TO_LPS = {
 }
 
 
-def read_nrrd(data: bytes) -> LabelImage:
-    """A label map from the bytes of a NRRD file with attached data."""
+def nrrd_volume(data: bytes) -> Volume:
+    """An image from the bytes of a NRRD file with attached data."""
     fields, pairs, body = _header(data)
     shape = tuple(int(n) for n in fields.get("sizes", "").split())
     if len(shape) != int(fields.get("dimension", "-1")) or not 3 <= len(shape) <= 4:
-        raise InputError(f"the image has {len(shape)} dimensions {shape}; a label map has three")
+        raise InputError(f"the image has {len(shape)} dimensions {shape}; it must have three")
     check_size(shape)
     if "data file" in fields or "datafile" in fields:
         raise InputError("its data lie in another file; save it with attached data")
     if fields.get("type", "").lower() not in _TYPES:
-        raise InputError(f"voxels of type {fields.get('type')!r}; a label map has whole numbers")
+        raise InputError(f"voxels of type {fields.get('type')!r}; they must be numbers")
     for skip in ("line skip", "lineskip", "byte skip", "byteskip"):
         if int(fields.get(skip, "0")) != 0:
             raise InputError(f"{skip} is not supported; save the image again")
@@ -63,10 +56,7 @@ def read_nrrd(data: bytes) -> LabelImage:
     layer_axes = [axis for axis in range(len(shape)) if axis not in spatial]
     layers = [values] if not layer_axes else list(np.moveaxis(values, layer_axes[0], 0))
     grid = image_grid(tuple(shape[axis] for axis in spatial), affine)
-    segments = _segments(pairs, len(layers))
-    if len(layers) > 1 and not segments:
-        raise InputError(f"the image has {len(layers)} volumes and no segments; a label map has one")
-    return LabelImage(grid, tuple(as_labels(layer) for layer in layers), segments)
+    return Volume(grid, tuple(layers), _segments(pairs, len(layers)))
 
 
 def _header(data: bytes) -> tuple[dict[str, str], dict[str, str], bytes]:
