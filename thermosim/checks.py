@@ -372,6 +372,7 @@ def _check_generator(generator: GeneratorConfig) -> None:
     _within(f"{key}.maximum_power", generator.maximum_power, 0.0, 1e4, "W", open_low=True)
     _within(f"{key}.maximum_voltage", generator.maximum_voltage, 0.0, 1e4, "V", open_low=True)
     _within(f"{key}.maximum_current", generator.maximum_current, 0.0, 1e3, "A", open_low=True)
+    _within(f"{key}.coupling_efficiency", generator.coupling_efficiency, 0.0, 1.0, open_low=True)
     if generator.mode == "constant_voltage":
         _within(f"{key}.voltage", generator.voltage, 0.0, generator.maximum_voltage, "V")
     elif generator.mode != "constant_current":

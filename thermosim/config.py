@@ -288,6 +288,8 @@ class GeneratorConfig:
     maximum_power: float = 200.0  # W
     maximum_voltage: float = 100.0  # V RMS
     maximum_current: float = 2.0  # A RMS per unit: a device, or one pole of it
+    # η: share of the voltage at the clamps, and so of the power, that reaches the electrodes behind cables
+    coupling_efficiency: float = 1.0
     maximum_impedance: float | None = None  # Ω above which the output is off; null: no such limit
     control_interval: float = 2.0  # s between readings of a generator that reacts to what it reads
 

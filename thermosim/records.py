@@ -57,6 +57,7 @@ class Records:
         """One row: what the generator puts out, what the sensors read, and further readings."""
         n = len(self.units)
         row: dict[str, Any] = {"time": time, **scalars, "impedance": math.nan, "total_power": 0.0}
+        row["generator_power"] = 0.0
         row |= dict.fromkeys(PER_ELECTRODE, [0.0] * n)
         row |= dict.fromkeys(PER_UNIT[:3], [0.0] * len(self.unit_names))
         row |= {"unit_impedance": [math.nan] * len(self.unit_names)}
@@ -67,6 +68,7 @@ class Records:
                 "power": drive.electrode_powers.tolist(),
                 "impedance": drive.impedance,
                 "total_power": drive.total_power,
+                "generator_power": drive.generator_power,
                 **self._by_unit(drive),
             }
         row[PER_SENSOR] = [value for group in sensors for value in group]
@@ -140,4 +142,4 @@ def _impedance(drive: Drive, electrode: int, voltage: float, current: float) -> 
     """V/I of a unit whose first electrode is this; NaN where it is not driven. A pair has one for both."""
     if electrode not in drive.driven or current == 0.0:
         return math.nan
-    return drive.impedance if drive.sink_terminal is not None else voltage / current
+    return drive.load_impedance if drive.sink_terminal is not None else voltage / current

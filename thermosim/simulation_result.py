@@ -40,7 +40,8 @@ class Traces:
     `ablated_volume` [m³] by the chosen criterion, `electrical_energy` [J] delivered so far;
     `unit_voltage`, `unit_current`, `unit_power` and `unit_impedance` (V/I, NaN while it is not driven)
     of each unit: a device, or one pole of it; `sensor_temperature` [°C], (n_times, n_sensors). Values
-    in counter-phase (a pole that takes the current back) are negative.
+    in counter-phase (a pole that takes the current back) are negative. `impedance` and `generator_power`
+    [W] are at the generator's clamps, all else is at the electrodes, behind the cables.
     """
 
     time: NDArray[np.float64]
@@ -57,6 +58,7 @@ class Traces:
     unit_power: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     unit_impedance: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     sensor_temperature: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    generator_power: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True)

@@ -262,6 +262,7 @@ def _traces() -> Traces:
         each,
         np.where(on[:, None], impedance[:, None] / share, np.nan),
         37 + 30 * (1 - np.exp(-time[:, None] / 90)) * share,
+        power,
     )
 
 

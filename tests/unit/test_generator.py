@@ -53,6 +53,31 @@ def test_constant_voltage_and_what_follows_from_it() -> None:
     assert drive.impedance == pytest.approx(100.0, rel=ROUND_OFF)
 
 
+@pytest.mark.parametrize("mode", ["constant_voltage", "constant_power", "constant_current"])
+def test_cables_take_their_share_of_voltage_and_power(mode: str) -> None:
+    """A series resistance that leaves η: the generator sees Z/η and gives what it says at its clamps."""
+    config = GeneratorConfig(mode=mode, voltage=40.0, power=20.0, current=0.4, coupling_efficiency=0.8)
+    drive = make(config, SegmentConfig(duration_min=1.0), 1).drive(0.0, resistor(80.0))
+    # into 100 Ω: 40 V are 0.4 A and 16 W; 20 W are 0.447 A
+    current = math.sqrt(20.0 / 100.0) if mode == "constant_power" else 0.4
+    assert drive.impedance == pytest.approx(100.0, rel=ROUND_OFF)
+    assert drive.load_impedance == pytest.approx(80.0, rel=ROUND_OFF)
+    assert drive.currents == pytest.approx([current], rel=ROUND_OFF)
+    assert drive.voltages == pytest.approx([80.0 * current], rel=ROUND_OFF)
+    assert drive.generator_power == pytest.approx(100.0 * current**2, rel=ROUND_OFF)
+    assert drive.total_power == pytest.approx(80.0 * current**2, rel=ROUND_OFF)
+    assert drive.electrode_powers.sum() == pytest.approx(drive.total_power, rel=ROUND_OFF)
+
+
+def test_limits_hold_at_the_clamps() -> None:
+    config = GeneratorConfig(voltage=90.0, maximum_voltage=50.0, coupling_efficiency=0.5)
+    drive = make(config, SegmentConfig(duration_min=1.0), 1).drive(0.0, resistor(100.0))
+    assert drive.limit == "maximum_voltage"
+    assert drive.voltages == pytest.approx([25.0], rel=ROUND_OFF)
+    silent = GeneratorConfig(voltage=20.0, maximum_impedance=150.0, coupling_efficiency=0.5)
+    assert not make(silent, SegmentConfig(duration_min=1.0), 1).drive(0.0, resistor(100.0)).on
+
+
 @given(st.floats(0.5, 150.0), st.floats(20.0, 300.0))
 def test_constant_power_from_the_conductance(power: float, impedance: float) -> None:
     config = GeneratorConfig(
@@ -479,6 +504,12 @@ def test_a_pair_carries_one_current_and_the_others_float() -> None:
         voltage = drive.voltages[one] - drive.voltages[other]
         assert drive.impedance == pytest.approx(voltage / drive.currents[one], rel=1e-9)
         assert (drive.active_terminal, drive.sink_terminal) == (one, other)
+    lossy = GeneratorConfig(mode="constant_power", power=12.0, coupling_efficiency=0.5)
+    behind = make(lossy, segment, 4).drive(0.0, circuit)
+    before = make(GeneratorConfig(mode="constant_power", power=6.0), segment, 4).drive(0.0, circuit)
+    assert behind.voltages == pytest.approx(before.voltages, rel=ROUND_OFF)
+    assert behind.electrode_powers == pytest.approx(before.electrode_powers, rel=1e-9, abs=1e-12)
+    assert (behind.load_impedance, behind.generator_power) == pytest.approx((before.impedance, 12.0))
 
 
 def test_without_pairs_every_pair_takes_its_turn() -> None:

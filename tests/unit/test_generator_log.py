@@ -81,14 +81,16 @@ def test_missing_binary_and_large_files_are_refused(tmp_path: Path) -> None:
 
 
 def traces() -> Traces:
-    """20 W into 80 Ω for 20 s, 10 s off; a sensor that warms by 1 K/s and one at rest."""
+    """20 W into 80 Ω for 20 s (16 W arrive), 10 s off; a sensor that warms by 1 K/s and one at rest."""
     time = np.array([0.0, 10.0, 20.0, 30.0])
     power = np.array([20.0, 20.0, 0.0, 0.0])
     impedance = np.array([80.0, 80.0, np.nan, np.nan])
     none = np.zeros((4, 1))
     sensors = np.stack([37.0 + time, np.full(4, 37.0)], axis=1)
     return Traces(
-        time, none, none, none, impedance, power, 37.0 + time, time, time, sensor_temperature=sensors
+        *(time, none, none, none, impedance, 0.8 * power, 37.0 + time, time, time),
+        sensor_temperature=sensors,
+        generator_power=power,
     )
 
 

@@ -52,6 +52,19 @@ def test_constant_current_gives_less_power_as_tissue_warms() -> None:
     assert result.traces.unit_power[on, 0] == pytest.approx(0.09 * result.traces.impedance[on], rel=1e-9)
 
 
+def test_energy_that_cables_keep_is_not_in_the_tissue() -> None:
+    """20 W of which half arrives is 10 W without cables: the same fields, the energy audit closes."""
+    segments = [SegmentConfig(0.5)]
+    lossy = treat(GeneratorConfig(mode="constant_power", power=20.0, coupling_efficiency=0.5), segments)
+    plain = treat(GeneratorConfig(mode="constant_power", power=10.0), segments)
+    assert np.array_equal(lossy.temperature, plain.temperature)
+    assert lossy.audit.electrical == pytest.approx(plain.audit.electrical, rel=1e-12)
+    on = plain.traces.total_power > 0.0
+    assert lossy.traces.generator_power[on] == pytest.approx(2.0 * lossy.traces.total_power[on], rel=1e-12)
+    assert lossy.traces.impedance[on] == pytest.approx(2.0 * plain.traces.impedance[on], rel=1e-12)
+    assert lossy.traces.unit_impedance[on] == pytest.approx(plain.traces.unit_impedance[on], rel=1e-12)
+
+
 @pytest.mark.parametrize(("target", "power"), [(60.0, 10.0), (60.0, 100.0), (85.0, 40.0)])
 def test_a_temperature_is_reached_and_held_without_overshoot(target: float, power: float) -> None:
     generator = GeneratorConfig(

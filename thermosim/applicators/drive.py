@@ -11,11 +11,12 @@ from thermosim.applicators.circuit import Real
 class Drive:
     """What the generator puts out at one moment; RMS values, negative in counter-phase.
 
-    `voltages` [V], `currents` [A], `powers` [W]: (n_terminals,). `electrode_voltages`,
+    `voltages` [V], `currents` [A], `powers` [W]: (n_terminals,), at the electrodes. `electrode_voltages`,
     `electrode_currents`: (n_electrodes,). `impedance` [Ω]: voltage over current at the generator's
-    clamps, NaN while off. `limit`: the generator's limit that holds the output down, if any.
-    `turn`: whose turn it is, a terminal or a pair; None while off. `sink_terminal`: the terminal that
-    takes the current of an isolated generator. `driven`: electrodes that are connected.
+    clamps, NaN while off; `generator_power` [W] leaves them, and cables take what the electrodes do not
+    get. `limit`: the generator's limit that holds the output down, if any. `turn`: whose turn it is, a
+    terminal or a pair; None while off. `sink_terminal`: the terminal that takes the current of an
+    isolated generator. `driven`: electrodes that are connected.
     """
 
     on: bool
@@ -30,11 +31,17 @@ class Drive:
     turn: int | None = None
     sink_terminal: int | None = None
     driven: tuple[int, ...] = ()
+    generator_power: float = 0.0
 
     @property
     def total_power(self) -> float:
-        """Power that leaves the generator [W], Σ V I."""
+        """Power that reaches the tissue [W], Σ V I of the electrodes."""
         return float(self.powers.sum())
+
+    @property
+    def load_impedance(self) -> float:
+        """Impedance [Ω] behind the cables."""
+        return self.impedance * (self.total_power / self.generator_power) if self.on else self.impedance
 
     @property
     def electrode_powers(self) -> Real:

@@ -38,7 +38,10 @@ class Generator:
 
     Notes
     -----
-    What the modes want is written in `applicators/controllers.py`. Every limit holds at every moment:
+    What the modes want is written in `applicators/controllers.py`. It wants, limits and reads what is at its
+    clamps: with `coupling_efficiency` η a cable in series leaves the electrodes the share η of the voltage
+    and of the power, at the same current, and the impedance at the clamps is that of the tissue over η.
+    Every limit holds at every moment:
     the output is scaled down to the tightest of power, voltage and current per unit. Above
     `maximum_impedance` there is no output, and a terminal whose impedance exceeded it, or the ceiling
     of pulses, rests for `pause` seconds (a control interval at least) before the next attempt.
@@ -65,6 +68,7 @@ class Generator:
             )
         self.config, self.segment = config, segment
         self.n_electrodes = n_electrodes
+        self._coupling = config.coupling_efficiency
         self.terminals = terminals_for(segment.drive, units, chosen)
         self.duration = segment.duration_min * MINUTE
         self.finished = False
@@ -118,6 +122,8 @@ class Generator:
                 return self._silence()
             terminal, sink = self._places[self._turn]
             unit, conductance = unit_voltages(circuit.admittance, terminal, sink)
+            # per volt at the clamps: the cable, in series, takes the rest and carries the same current
+            unit, conductance = self._coupling * unit, self._coupling * conductance
             if self._rises(time, 1.0 / conductance):
                 continue
             temperature = self._temperature(sensors)
@@ -221,10 +227,11 @@ class Generator:
             return None
         volts = voltage * unit
         powers = np.zeros(len(unit))
+        arriving = self._coupling * voltage * current
         if sink is None:
-            powers[terminal] = voltage * current
+            powers[terminal] = arriving
         else:
-            powers[[terminal, sink]] = 0.5 * voltage * current
+            powers[[terminal, sink]] = 0.5 * arriving
         return Drive(
             True,
             terminal,
@@ -238,6 +245,7 @@ class Generator:
             self._turn,
             sink,
             driven,
+            voltage * current,
         )
 
     # ------------------------------------------------------------------------ whose turn

@@ -181,7 +181,7 @@ def at_the_clamps(traces: Traces, sensor: str = "mean") -> dict[str, Real]:
     V = √(P Z) and I = √(P/Z) of all that leaves the generator; 0 while it is off, the impedance then
     NaN. `sensor`: ``mean``, ``highest`` or ``lowest`` of all sensors.
     """
-    power, impedance = np.asarray(traces.total_power, float), np.asarray(traces.impedance, float)
+    power, impedance = np.asarray(traces.generator_power, float), np.asarray(traces.impedance, float)
     on = np.isfinite(impedance)
     known = np.where(on, impedance, 1.0)
     found = {

@@ -36,6 +36,7 @@ SETTINGS = {
     "generator_voltage_v": "protocol.generator.voltage",
     "generator_power_w": "protocol.generator.power",
     "generator_current_a": "protocol.generator.current",
+    "coupling_efficiency": "protocol.generator.coupling_efficiency",
     "target_temperature_c": "protocol.generator.target_temperature",
     "hold_time_s": "protocol.generator.hold_time",
     "controlled_sensor": "protocol.generator.controlled_sensor",
