@@ -17,7 +17,7 @@ from thermosim import checks
 from thermosim.anatomy.anatomy import AnatomySource, TriangleSurface
 from thermosim.anatomy.grid import Grid, Vector
 from thermosim.applicators.electrode import Electrode
-from thermosim.applicators.layout import check_inside, electrodes_from, exposed_bounds
+from thermosim.applicators.layout import check_gaps, check_inside, electrodes_from, exposed_bounds
 from thermosim.applicators.protocol import Protocol
 from thermosim.composition import compose, composition_message, typed
 from thermosim.config import (
@@ -207,31 +207,41 @@ def lay_out(case: Case) -> Layout:
     source = anatomy_source(config.anatomy)
     for structure in source.structures:
         checks.check_tissue_name(f"the tissue of {structure.name!r}", structure.tissue, config.tissue)
-    electrodes = electrodes_from(config.layout, config.applicators, source.tumor_centers())
-    Protocol.of(config.protocol, electrodes)  # refuses what contradicts itself
-    grid = grid_around(config.grid, electrodes)
-    _check_poses(case, electrodes, grid)
-    _check_memory(case, grid.shape, len(electrodes))
+    together = config.protocol.serial == "none"
+    electrodes = electrodes_from(config.layout, config.applicators, source.tumor_centers(), together)
+    protocol = Protocol.of(config.protocol, electrodes)  # refuses what contradicts itself
+    grid = grid_around(config.grid, _everywhere(protocol, electrodes))
+    _check_poses(case, protocol, electrodes, grid)
+    _check_memory(case, grid.shape, protocol.most_standing)
     return Layout(source, electrodes, grid)
 
 
 def lay_out_box(case: Case) -> tuple[tuple[int, int, int], int]:
-    """Cells of the box and number of electrodes, without asking for memory or opening more than needed."""
+    """Cells of the box and electrodes in it at once, without asking for memory."""
     config = case.config
     source = anatomy_source(config.anatomy)
-    electrodes = electrodes_from(config.layout, config.applicators, source.tumor_centers())
-    return grid_around(config.grid, electrodes).shape, len(electrodes)
+    together = config.protocol.serial == "none"
+    electrodes = electrodes_from(config.layout, config.applicators, source.tumor_centers(), together)
+    protocol = Protocol.of(config.protocol, electrodes)
+    return grid_around(config.grid, _everywhere(protocol, electrodes)).shape, protocol.most_standing
 
 
-def _check_poses(case: Case, electrodes: tuple[Electrode, ...], grid: Grid) -> None:
-    """Refuse needles that leave the box, in any segment."""
+def _everywhere(protocol: Protocol, electrodes: tuple[Electrode, ...]) -> tuple[Electrode, ...]:
+    """The electrodes at all places they have during the treatment."""
+    return (*electrodes, *(e for segment in protocol.segments for e in segment.electrodes(electrodes)))
+
+
+def _check_poses(case: Case, protocol: Protocol, electrodes: tuple[Electrode, ...], grid: Grid) -> None:
+    """Refuse needles that leave the box in any segment, or touch others that stand there with them."""
     check_inside(electrodes, grid)
-    pulled = 0.0
-    for number, segment in enumerate(case.config.protocol.segments):
-        pulled += segment.pull_back_mm * MILLIMETRE
-        if pulled > 0:
-            when = f" (pulled back by {pulled / MILLIMETRE:g} mm in protocol.segments[{number}])"
-            check_inside(tuple(electrode.moved(pulled) for electrode in electrodes), grid, when)
+    for segment in protocol.segments:
+        standing = segment.electrodes(electrodes)
+        if case.config.protocol.serial != "none":
+            check_gaps(standing, case.config.layout.minimum_gap_mm * MILLIMETRE)
+        if segment.pulled_back > 0:
+            pulled = segment.pulled_back / MILLIMETRE
+            when = f" (pulled back by {pulled:g} mm in segment {segment.number + 1} of the treatment)"
+            check_inside(standing, grid, when)
 
 
 def _check_memory(case: Case, shape: tuple[int, int, int], n_electrodes: int) -> None:

@@ -49,6 +49,7 @@ MODES = (
     "ramp_to_roll_off",
 )
 DRIVES = ("together", "sequence", "switching", "bipolar")
+SERIALS = ("none", "needles", "groups", "segments")
 FACES = ("-x", "+x", "-y", "+y", "-z", "+z")
 BLOOD_TEMPERATURES = (0.0, 60.0)
 GIGABYTE = 1e9
@@ -420,6 +421,7 @@ def _check_protocol(protocol: ProtocolConfig) -> None:
         _within(f"{key}.hold_time", segment.hold_time, 0.0, 14400.0, "s", open_low=True)
         if len(set(segment.needles)) < len(segment.needles):
             raise InputError(f"{key}.needles names a needle twice: {', '.join(segment.needles)}")
+    _check_serial(protocol)
     _within("protocol.cooling_after_min", protocol.cooling_after_min, 0.0, 240.0, "min")
     chosen = [face.strip() for face in protocol.ground.split(",")]
     if protocol.ground not in ("faces", "far_field", "none") and not all(face in FACES for face in chosen):
@@ -427,6 +429,29 @@ def _check_protocol(protocol: ProtocolConfig) -> None:
             f"protocol.ground={protocol.ground!r} is not known; use faces, far_field, none or faces such as "
             "'-y,+y'"
         )
+
+
+def _check_serial(protocol: ProtocolConfig) -> None:
+    """Refuse positions one after another that contradict the segments."""
+    _one_of("protocol.serial", protocol.serial, SERIALS)
+    if bool(protocol.groups) != (protocol.serial == "groups"):
+        state = "is empty" if not protocol.groups else "is given"
+        raise InputError(
+            f"protocol.groups {state} with protocol.serial={protocol.serial}; serial=groups needs groups "
+            "such as [[needle_1, needle_2], [needle_3]], the others take none"
+        )
+    if protocol.serial in ("needles", "groups"):
+        for number, segment in enumerate(protocol.segments):
+            if segment.needles:
+                raise InputError(
+                    f"protocol.segments[{number}].needles is given with protocol.serial={protocol.serial}, "
+                    "where each segment drives those whose turn it is; leave it out, or use serial=segments"
+                )
+    for number, group in enumerate(protocol.groups):
+        if not group or len(set(group)) < len(group):
+            raise InputError(
+                f"protocol.groups[{number}]={list(group)} must name at least one needle, and none twice"
+            )
 
 
 def _check_targets(protocol: ProtocolConfig, tissue: TissueConfig) -> None:

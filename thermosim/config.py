@@ -322,6 +322,10 @@ class ProtocolConfig:
     ground: str = "faces"
     cooling_after_min: float = 1.0  # simulated after the last segment without power (damage goes on)
     cool_needles_after: bool = False  # whether the coolant pump of the needles runs on in that time
+    # none: all needles of the layout stand in the tissue from start to end | needles: one after another, all
+    # segments for each | groups: the same for each of `groups` | segments: each segment's needles alone
+    serial: str = "none"
+    groups: list[list[str]] = field(default_factory=list)  # with serial=groups: devices that stand together
 
 
 # ---------------------------------------------------------------------------- damage, solver, backend, output

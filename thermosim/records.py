@@ -105,7 +105,9 @@ class Records:
             who = [generator.terminals[event.terminal]]
             if event.sink is not None:
                 who.append(generator.terminals[event.sink])
-            unit = " – ".join(" + ".join(dict.fromkeys(self.units[e] for e in group)) for group in who)
+            unit = " – ".join(
+                " + ".join(dict.fromkeys(self.units[segment.standing[e]] for e in group)) for group in who
+            )
             self.events.append(TreatmentEvent(segment.start + event.time, event.kind, unit, event.value))
         self.n_noted = len(generator.events)
         return bool(new)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermosim import checkpoint as checkpoints
+from thermosim.applicators.electrode import Electrode
 from thermosim.applicators.generator import Circuit, Drive, Generator
 from thermosim.applicators.protocol import Protocol, Segment
 from thermosim.audit import Ledger
@@ -138,6 +139,7 @@ class Simulation:
         self.treatment = Treatment(problem, backend)
         self.clock = Clock(self.solver.maximum_time_step, self.solver.maximum_temperature_rise)
         self.ledger = Ledger()
+        self.standing: tuple[int, ...] = ()  # which electrodes of the layout stand in the tissue
         self.sensors = sensors_of(problem.electrodes)
         self.records = Records(self.protocol.units, len(self.sensors))
         self.segment: Segment | None = None
@@ -341,6 +343,7 @@ class Simulation:
             electrodes = segment.electrodes(self.problem.electrodes)
             if electrodes != treatment.electrodes:
                 self._change(lambda: treatment.place(electrodes))
+            self.standing = segment.standing
         self.segment, self.has_begun = segment, True
         self.generator = None if segment is None else self.protocol.generator(segment)
         self.records.n_noted = 0
@@ -402,7 +405,7 @@ class Simulation:
             self.initial_impedance = self.drive.impedance
         self.final_impedance = self.drive.impedance
         assert self.segment is not None
-        self.records.see(self.segment, self.drive)
+        self.records.see(self.segment, self._drive_of_all)
         if (
             turned
             or abs(self.drive.total_power - power_before) > LARGEST_POWER_CHANGE * self.drive.total_power
@@ -563,8 +566,8 @@ class Simulation:
             return
         self.records.add(
             self.clock.time,
-            self.drive,
-            self._sensor_readings(),
+            self._drive_of_all if self.drive is not None else None,
+            self._readings_of_all(),
             hottest_temperature=hottest,
             ablated_volume=self._ablated_volume(),
             electrical_energy=self.ledger.electrical,
@@ -577,6 +580,27 @@ class Simulation:
     def _sensor_readings(self) -> list[list[float]]:
         """What the sensors of each electrode show at this moment [°C]."""
         return self.treatment.thermometer.read(self.treatment.temperature)
+
+    def _readings_of_all(self) -> list[list[float]]:
+        """The same for every electrode of the layout: NaN for one that is not in the tissue."""
+        readings = [[math.nan] * len(electrode.sensors) for electrode in self.problem.electrodes]
+        for electrode, values in zip(self.standing, self._sensor_readings(), strict=True):
+            readings[electrode] = values
+        return readings
+
+    @property
+    def _drive_of_all(self) -> Drive:
+        """What the generator puts out, by electrodes of the layout."""
+        assert self.drive is not None
+        return self.drive.among(self.standing, len(self.problem.electrodes))
+
+    def _places(self) -> tuple[tuple[Electrode, ...], ...]:
+        """Who stood where in each segment that began."""
+        return tuple(
+            segment.electrodes(self.problem.electrodes)
+            for segment in self.protocol.segments
+            if segment.start < self.clock.time or segment.start == 0.0
+        )
 
     def _ablated_volume(self) -> float:
         """Volume [m³] of tissue cells dead by the chosen criterion (whole cells: a trace, no outcome)."""
@@ -617,9 +641,11 @@ class Simulation:
         treatment.show_blood()
         treatment.release()  # the results are copies: make room for them
         damage = treatment.damage
+        places = self._places()
+        last = {electrode.name: electrode for standing in places for electrode in standing}
         return SimulationResult(
             anatomy=self.problem.anatomy,
-            electrodes=treatment.electrodes,
+            electrodes=tuple(last.get(e.name, e) for e in self.problem.electrodes),
             temperature=treatment.host(treatment.temperature) + np.float32(treatment.reference),
             highest_temperature=treatment.host(damage.highest_temperature),
             damage_integral=treatment.host(damage.integral),
@@ -656,6 +682,7 @@ class Simulation:
             sensors=self.sensors,
             events=tuple(self.records.events),
             unit_impedances=tuple(self.records.impedances),
+            places=places,
             segment_times=tuple(
                 (s.start, min(s.end, self.clock.time))
                 for s in self.protocol.segments
@@ -788,6 +815,7 @@ class Simulation:
         segment = None if state["segment"] is None else self.protocol.segments[state["segment"]]
         last = segment if segment is not None else self.protocol.segments[-1]
         treatment.place(last.electrodes(self.problem.electrodes))
+        self.standing = last.standing
         self._take_over(segment)
         potential = treatment.potential
         assert potential is not None

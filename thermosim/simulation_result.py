@@ -200,7 +200,8 @@ class SimulationResult:
     power [W/m³]; `electric_potential` at that moment [V]. `solid_mask`: metal and shafts.
     `initial_impedance`, `final_impedance` [Ω]: first and last reading of whatever was driven;
     `unit_impedances` keeps units and segments apart. `units`: columns of the traces per unit, `sensors`
-    those per sensor. `segment_times`: start and end of each segment that began [s].
+    those per sensor. `segment_times`: start and end of each segment that began [s], `places`: the electrodes
+    that stood in the tissue in it, where they stood; `electrodes`: each at the last place it had.
     `admittance_matrix` (n, n) [S] of the terminals of the first segment (groups of electrodes driven
     together) against the ground at the start (the initial temperature everywhere).
     `power_relative_error`: worst |Σ q h³ − Σ V I| / Σ V I over all solves.
@@ -232,3 +233,4 @@ class SimulationResult:
     events: tuple[TreatmentEvent, ...] = ()
     unit_impedances: tuple[UnitImpedance, ...] = ()
     segment_times: tuple[tuple[float, float], ...] = ()
+    places: tuple[tuple[Electrode, ...], ...] = ()

@@ -43,7 +43,7 @@ def test_segments_follow_each_other_and_end_in_cooling() -> None:
 def test_pull_back_adds_up_over_the_segments() -> None:
     protocol = Protocol(two_burns(), NAMES)
     needle = Electrode("a", (0.0, 0.0, 0.0), (0.0, 0.0, 0.1), 0.75e-3, 0.03)
-    tips = [segment.electrodes([needle])[0].target_point[2] for segment in protocol.segments]
+    tips = [segment.electrodes([needle] * 3)[0].target_point[2] for segment in protocol.segments]
     assert tips == pytest.approx([2e-3, 17e-3])
     assert [s.pulled_back for s in protocol.segments] == pytest.approx([2e-3, 17e-3])
 
@@ -193,3 +193,54 @@ def test_a_segment_that_ends_early_brings_the_others_forward() -> None:
     protocol.finish(1, 100.0)  # at once
     assert protocol.segment_at(100.0) is None
     assert protocol.duration == 190.0
+
+
+def serial(**settings: object) -> Protocol:
+    segments = [SegmentConfig(2.0), SegmentConfig(1.0, pull_back_mm=10.0)]
+    config = replace(ProtocolConfig(segments=segments, cooling_after_min=0.0), **settings)  # type: ignore[arg-type]
+    return Protocol(config, NAMES)
+
+
+def test_each_needle_in_turn_runs_all_segments_alone() -> None:
+    protocol = serial(serial="needles")
+    assert [s.standing for s in protocol.segments] == [(0,), (0,), (1,), (1,), (2,), (2,)]
+    assert [s.active for s in protocol.segments] == [s.standing for s in protocol.segments]
+    assert [s.turn for s in protocol.segments] == [0, 0, 1, 1, 2, 2]
+    assert [s.pulled_back for s in protocol.segments] == pytest.approx([0.0, 0.01] * 3)
+    assert protocol.duration == 3 * 180.0
+    assert protocol.most_standing == 1
+    assert protocol.generator(protocol.segments[4]).terminals == ((0,),)
+
+
+def test_groups_stand_together_in_their_turn() -> None:
+    protocol = serial(serial="groups", groups=[["c", "a"], ["b"]])
+    assert [s.standing for s in protocol.segments] == [(0, 2), (0, 2), (1,), (1,)]
+    assert protocol.segments[0].driven == (0, 1)
+    assert protocol.most_standing == 2
+
+
+def test_segments_of_a_serial_plan_name_who_stands_and_pull_back_counts_anew() -> None:
+    segments = [
+        SegmentConfig(1.0, needles=["a"]),
+        SegmentConfig(1.0, needles=["a"], pull_back_mm=10.0),
+        SegmentConfig(2.0, needles=["b", "c"]),
+        SegmentConfig(1.0, needles=["a"]),
+    ]
+    protocol = serial(serial="segments", segments=segments)
+    assert [s.standing for s in protocol.segments] == [(0,), (0,), (1, 2), (0,)]
+    assert [s.turn for s in protocol.segments] == [0, 0, 1, 2]
+    assert [s.pulled_back for s in protocol.segments] == pytest.approx([0.0, 0.01, 0.0, 0.0])
+
+
+def test_the_whole_device_stands_where_one_of_its_poles_is_driven() -> None:
+    config = ProtocolConfig(segments=[SegmentConfig(1.0, needles=["x.distal"])], serial="segments")
+    protocol = Protocol(
+        config, ["x.distal", "x.proximal", "y"], ["x.distal", "x.proximal", "y"], ["x", "x", "y"]
+    )
+    (segment,) = protocol.segments
+    assert (segment.standing, segment.active, segment.driven) == ((0, 1), (0,), (0,))
+
+
+def test_a_group_of_unknown_needles_is_refused() -> None:
+    with pytest.raises(InputError, match=r"groups\[1\]: 'z' is not in the layout; it has a, b, c"):
+        serial(serial="groups", groups=[["a"], ["z"]])

@@ -26,7 +26,7 @@ from thermosim.report.atomic import replacing
 from thermosim.report.hdf5 import write_result
 from thermosim.report.meshes import scene_meshes
 from thermosim.report.nifti import write_zone
-from thermosim.report.poses import poses
+from thermosim.report.poses import first_places, poses
 from thermosim.report.summary import plain, summarize
 from thermosim.report.zones import zone_mask
 
@@ -239,24 +239,31 @@ def test_needles_that_are_pulled_back_are_shown_at_each_place(case):
     segments = [
         {"duration_min": 6.0, "pull_back_mm": 0.0},
         {"duration_min": 6.0, "pull_back_mm": 15.0},
-        {"duration_min": 6.0, "pull_back_mm": 10.0},  # begins when the run ends: never reached
     ]
     moving = {**config, "protocol": {**config["protocol"], "segments": segments}}
-    short = dataclasses.replace(result, segment_times=((0.0, 100.0), (100.0, 250.0)), treatment_time=250.0)
-    assert len(poses(short, moving)) == 2  # both ended early
-    result = dataclasses.replace(result, segment_times=((0.0, 360.0), (360.0, 720.0)))
-    first, last = poses(result, moving)
-    assert last == result.electrodes
+    first = tuple(electrode.moved(-0.015) for electrode in result.electrodes)
+    result = dataclasses.replace(
+        result,
+        segment_times=((0.0, 360.0), (360.0, 720.0)),
+        places=(first, result.electrodes),
+    )
+    assert poses(result) == [first, result.electrodes]
+    assert first_places(result) == first
     assert summarize(result, outcome, moving, "t")["impedance_ohm"] == {"initial": None, "final": None}
-    for before, after in zip(first, last, strict=True):
-        way = np.subtract(after.target_point, before.target_point)
-        # 1e-12 m: sums of coordinates of centimetres in double precision
-        np.testing.assert_allclose(way, 0.015 * after.direction, atol=1e-12)
-    assert poses(result, config) == [result.electrodes]
     target = summarize(result, outcome, moving, "t")["electrodes"][0]["target_lps_mm"]
     np.testing.assert_allclose(target, 1e3 * np.asarray(first[0].target_point), atol=1e-9)  # the same
     still = len(scene_meshes(result, outcome, surfaces))
     assert len(scene_meshes(result, outcome, surfaces, [first])) == still + len(first)
+
+
+def test_of_needles_in_turn_only_places_that_were_left_are_earlier_ones(case):
+    result = case[0]
+    one, *others = result.electrodes
+    deep = one.moved(-0.01)
+    serial = dataclasses.replace(result, places=((deep,), (one,), *((e,) for e in others)))
+    assert poses(serial) == [(deep,), result.electrodes]
+    assert first_places(serial) == (deep, *others)
+    assert poses(dataclasses.replace(result, places=(result.electrodes,))) == [result.electrodes]
 
 
 def test_a_hanging_or_missing_drawing_program_is_left_behind(case, tmp_path):

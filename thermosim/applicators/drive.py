@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from thermosim.applicators.circuit import Real
 
@@ -37,6 +40,20 @@ class Drive:
     def total_power(self) -> float:
         """Power that reaches the tissue [W], Σ V I of the electrodes."""
         return float(self.powers.sum())
+
+    def among(self, standing: Sequence[int], n_electrodes: int) -> Drive:
+        """The same by all electrodes of a layout, of which only `standing` are in the tissue."""
+        if len(standing) == n_electrodes:
+            return self
+        voltages, currents = np.zeros(n_electrodes), np.zeros(n_electrodes)
+        voltages[list(standing)] = self.electrode_voltages
+        currents[list(standing)] = self.electrode_currents
+        return replace(
+            self,
+            electrode_voltages=voltages,
+            electrode_currents=currents,
+            driven=tuple(standing[e] for e in self.driven),
+        )
 
     @property
     def load_impedance(self) -> float:

@@ -22,7 +22,10 @@ Point = NDArray[np.float64]
 
 
 def electrodes_from(
-    layout: LayoutConfig, device: ApplicatorConfig, tumor_centers: dict[str, Point]
+    layout: LayoutConfig,
+    device: ApplicatorConfig,
+    tumor_centers: dict[str, Point],
+    together: bool = True,
 ) -> tuple[Electrode, ...]:
     """The electrodes of a layout in the patient's frame: of each device one or more.
 
@@ -31,6 +34,7 @@ def electrodes_from(
     layout : poses in mm, by points or as a pattern.
     device : geometry of each needle.
     tumor_centers : centre of each tumour [m, LPS], by name.
+    together : whether all stand in the tissue at once; otherwise their gaps are the caller's (`check_gaps`).
 
     Raises
     ------
@@ -45,7 +49,8 @@ def electrodes_from(
     offset = center if layout.frame == "tumor" or layout.pattern is not None else np.zeros(3)
     electrodes = tuple(part for needle in needles for part in _electrodes(needle, device, offset))
     _check_names(electrodes)
-    _check_gaps(electrodes, layout.minimum_gap_mm * MILLIMETRE)
+    if together:
+        check_gaps(electrodes, layout.minimum_gap_mm * MILLIMETRE)
     return electrodes
 
 
@@ -128,24 +133,29 @@ def _check_names(electrodes: tuple[Electrode, ...]) -> None:
             raise InputError(f"two needles are called {name!r}; give each its own name")
 
 
-def _check_gaps(electrodes: tuple[Electrode, ...], minimum_gap: float) -> None:
+def check_gaps(electrodes: tuple[Electrode, ...], minimum_gap: float) -> None:
     """Refuse devices that come too near to each other; the parts of one device belong together."""
     for one, other in combinations(electrodes, 2):
         if one.applicator and one.applicator == other.applicator:
             continue
-        gap = min(
-            float(segment_distance(starts[:, None], ends[:, None], others[None], other_ends[None]).min())
-            - radius
-            - other_radius
-            for starts, ends, radius in _solids(one)
-            for others, other_ends, other_radius in _solids(other)
-        )
+        gap = metal_gap(one, other)
         if gap < minimum_gap:
             state = "touch" if gap <= 0 else f"have a gap of only {gap / MILLIMETRE:.2f} mm"
             raise InputError(
                 f"needles {one.name!r} and {other.name!r} {state} (metal and shafts), at least "
                 f"{minimum_gap / MILLIMETRE:g} mm are needed; move one of them or lower layout.minimum_gap_mm"
             )
+
+
+def metal_gap(one: Electrode, other: Electrode) -> float:
+    """Free space between metal and shafts of two electrodes [m]; negative where they cut each other."""
+    return min(
+        float(segment_distance(starts[:, None], ends[:, None], others[None], other_ends[None]).min())
+        - radius
+        - other_radius
+        for starts, ends, radius in _solids(one)
+        for others, other_ends, other_radius in _solids(other)
+    )
 
 
 def _solids(electrode: Electrode) -> list[tuple[Point, Point, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thermosim.applicators.controllers import TIME_TOLERANCE
 from thermosim.applicators.electrode import Electrode
@@ -12,6 +12,7 @@ from thermosim.applicators.generator import Generator
 from thermosim.applicators.protocol_checks import (
     check_generator,
     check_ground,
+    check_group,
     check_pairs,
     check_reach,
     check_segment,
@@ -30,7 +31,9 @@ class Segment:
     number : place in the protocol, from 0.
     start, end : [s] since the start of the treatment; the latest ones while it has not ended.
     active : indices of the electrodes it drives.
-    pulled_back : how far all needles stand behind their first pose [m].
+    pulled_back : how far all needles that stand in the tissue are behind their first pose [m].
+    standing : indices of the electrodes that stand in the tissue, in order.
+    turn : which of the positions of a serial plan, from 0.
     """
 
     number: int
@@ -39,6 +42,8 @@ class Segment:
     active: tuple[int, ...]
     pulled_back: float
     config: SegmentConfig
+    standing: tuple[int, ...]
+    turn: int = 0
 
     @property
     def duration(self) -> float:
@@ -46,10 +51,19 @@ class Segment:
         return self.end - self.start
 
     def electrodes(self, electrodes: Sequence[Electrode]) -> tuple[Electrode, ...]:
-        """The electrodes at this segment's poses: all are pulled back together."""
+        """Those of all electrodes that stand in the tissue, at this segment's poses.
+
+        They are pulled back together.
+        """
+        standing = tuple(electrodes[e] for e in self.standing)
         if self.pulled_back == 0.0:
-            return tuple(electrodes)
-        return tuple(electrode.moved(self.pulled_back) for electrode in electrodes)
+            return standing
+        return tuple(electrode.moved(self.pulled_back) for electrode in standing)
+
+    @property
+    def driven(self) -> tuple[int, ...]:
+        """Places of the driven electrodes among those that stand in the tissue."""
+        return tuple(self.standing.index(e) for e in self.active)
 
 
 class Protocol:
@@ -57,6 +71,10 @@ class Protocol:
 
     A segment may end before its time (`finish`): those after it, and the end of the treatment, then
     move forward. Until then their times are the latest possible ones.
+
+    A serial plan moves needles from position to position. The layout holds one needle per position; each
+    stands in the tissue only in its turn, and how far it is pulled back counts from its first pose
+    (`serial`: every needle or every group in turn runs all segments, or each segment names who stands).
 
     Parameters
     ----------
@@ -101,8 +119,10 @@ class Protocol:
         self.config = config
         self.electrode_names = tuple(electrode_names)
         self.units = self.electrode_names if units is None else tuple(units)
-        self._members = self._names(self.units if devices is None else tuple(devices))
-        for number, segment in enumerate(config.segments):
+        self.devices = self.units if devices is None else tuple(devices)
+        self._members = self._names(self.devices)
+        self._stretches = self._written_out()
+        for _, number, segment, _ in self._stretches:
             check_segment(number, segment, config.generator, self._members)
             driven = list(dict.fromkeys(self.units[e] for e in self._active(segment)))
             check_pairs(number, segment, driven)
@@ -142,6 +162,39 @@ class Protocol:
                 members.setdefault(name, (electrode,))
         return members
 
+    def _written_out(self) -> list[tuple[int, int, SegmentConfig, bool]]:
+        """Turn, number in the configuration, segment with its needles, and whether a new turn begins."""
+        config = self.config
+        if config.serial == "groups":
+            turns = [list(group) for group in config.groups]
+            for number, group in enumerate(turns):
+                check_group(number, group, self.devices)
+        else:
+            turns = [[name] for name in dict.fromkeys(self.devices)] if config.serial == "needles" else [[]]
+        stretches: list[tuple[int, int, SegmentConfig, bool]] = []
+        turn = -1
+        for group in turns:
+            for number, segment in enumerate(config.segments):
+                own = replace(segment, needles=group) if group else segment
+                begins = number == 0
+                if config.serial == "segments" and number > 0:
+                    begins = set(own.needles) != set(stretches[-1][2].needles)
+                turn += begins
+                stretches.append((turn, number, own, begins))
+        return stretches
+
+    @property
+    def most_standing(self) -> int:
+        """Electrodes that stand in the tissue at once, at most."""
+        return max(len(segment.standing) for segment in self.segments)
+
+    def _standing(self, active: tuple[int, ...]) -> tuple[int, ...]:
+        """All electrodes of all devices, or in a serial plan of those of which a part is driven."""
+        if self.config.serial == "none":
+            return tuple(range(len(self.electrode_names)))
+        present = {self.devices[e] for e in active}
+        return tuple(e for e, device in enumerate(self.devices) if device in present)
+
     def _active(self, segment: SegmentConfig) -> tuple[int, ...]:
         if not segment.needles:
             return tuple(range(len(self.electrode_names)))
@@ -150,10 +203,12 @@ class Protocol:
     def _lay_out(self) -> tuple[Segment, ...]:
         segments: list[Segment] = []
         start = pulled_back = 0.0
-        for number, segment in enumerate(self.config.segments):
-            pulled_back += segment.pull_back_mm * MILLIMETRE
+        for number, (turn, _, segment, begins) in enumerate(self._stretches):
+            pulled_back = (0.0 if begins else pulled_back) + segment.pull_back_mm * MILLIMETRE
             end = self.ends.get(number, start + segment.duration_min * MINUTE)
-            segments.append(Segment(number, start, end, self._active(segment), pulled_back, segment))
+            active = self._active(segment)
+            standing = self._standing(active)
+            segments.append(Segment(number, start, end, active, pulled_back, segment, standing, turn))
             start = end
         return tuple(segments)
 
@@ -176,4 +231,5 @@ class Protocol:
 
     def generator(self, segment: Segment) -> Generator:
         """A generator at the start of `segment`; its times count from there."""
-        return Generator(self.config.generator, segment.config, self.units, segment.active)
+        units = [self.units[e] for e in segment.standing]
+        return Generator(self.config.generator, segment.config, units, segment.driven)

@@ -218,6 +218,14 @@ def check_pairs(number: int, segment: SegmentConfig, units: Sequence[str]) -> No
         seen.add(frozenset(pair))
 
 
+def check_group(number: int, group: Sequence[str], devices: Sequence[str]) -> None:
+    """Refuse a group of a serial plan that names what is no device of the layout."""
+    for name in group:
+        if name not in devices:
+            known = ", ".join(dict.fromkeys(devices))
+            raise InputError(f"protocol.groups[{number}]: {name!r} is not in the layout; it has {known}")
+
+
 def check_number(key: str, value: float, *, positive: bool = False) -> None:
     """Refuse a number that is not finite, negative, or 0 where it must be positive."""
     if not math.isfinite(value) or value < 0.0 or (positive and value == 0.0):

@@ -37,7 +37,7 @@ def generator_summary(result: SimulationResult) -> dict[str, Any]:
         "units": _units(result),
         "sensors": _sensors(result),
         "segments": [
-            {"number": number, "start_s": start, "end_s": end}
+            {"number": number, "start_s": start, "end_s": end, "electrodes": _standing(result, number)}
             for number, (start, end) in enumerate(result.segment_times)
         ],
         "event_counts": dict(Counter(event.kind for event in result.events)),
@@ -46,6 +46,12 @@ def generator_summary(result: SimulationResult) -> dict[str, Any]:
             for event in result.events[:MOST_EVENTS]
         ],
     }
+
+
+def _standing(result: SimulationResult, number: int) -> list[dict[str, Any]]:
+    """The electrodes that stood in the tissue in a segment, and where their tips were."""
+    standing = result.places[number] if number < len(result.places) else result.electrodes
+    return [{"name": e.name, "target_lps_mm": 1e3 * np.asarray(e.target_point)} for e in standing]
 
 
 def _units(result: SimulationResult) -> list[dict[str, Any]]:

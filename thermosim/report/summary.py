@@ -15,7 +15,7 @@ from thermosim.outcome.results import MarginStatistics, Outcome, TumorMargin
 from thermosim.report.atomic import write_text
 from thermosim.report.generator_log import GeneratorLog, log_summary
 from thermosim.report.generator_summary import generator_summary, headline_impedance
-from thermosim.report.poses import poses
+from thermosim.report.poses import first_places
 from thermosim.report.provenance import Anonymizer, now, versions
 from thermosim.report.verdict import DISCLAIMER, verdict
 from thermosim.report.vessels import vessel_summary
@@ -41,6 +41,8 @@ SETTINGS = {
     "hold_time_s": "protocol.generator.hold_time",
     "controlled_sensor": "protocol.generator.controlled_sensor",
     "segments": "protocol.segments",
+    "serial": "protocol.serial",
+    "groups": "protocol.groups",
     "applicator": "applicators.name",
     "vessel_model": "vessels.model",
     "vessel_minimum_diameter_mm": "vessels.minimum_diameter_mm",
@@ -140,7 +142,7 @@ def summarize(
             "generator_log": log_summary(
                 log, traces, setting(config, "protocol.generator.controlled_sensor") or "mean"
             ),
-            "electrodes": _electrodes(result, poses(result, config)[0]),
+            "electrodes": _electrodes(result, first_places(result)),
             "admittance_matrix_s": result.admittance_matrix,
             "energy_audit": {
                 "electrical_j": audit.electrical,

@@ -197,6 +197,7 @@ def _device_tables(summary: Mapping[str, Any]) -> list[str]:
         f"{number(impedance['final'], 1, 'Ω')} at the "
         f"end; highest power {number(power['highest_w'], 1, 'W')}; hottest tissue "
         f"{number(summary['temperature']['highest_c'], 1, '°C')}.</p>",
+        *_positions(summary),
         *_impedances(summary),
         *_log(summary),
         "<h3>Where the energy went</h3>",
@@ -228,6 +229,21 @@ def _device_tables(summary: Mapping[str, Any]) -> list[str]:
         f"power of the generator differ by at most {_scientific(power['relative_error'])}.</p>"
     )
     return parts
+
+
+def _positions(summary: Mapping[str, Any]) -> list[str]:
+    """Which needles stood where in each burn, where they were moved from position to position."""
+    if summary["settings"]["serial"] in (None, "none"):
+        return []
+    rows = []
+    for segment in summary["generator"]["segments"]:
+        for electrode in segment["electrodes"]:
+            tip = ", ".join(number(value, 1) for value in electrode["target_lps_mm"])
+            minutes = (segment["end_s"] - segment["start_s"]) / 60
+            start = number(segment["start_s"] / 60, 1)
+            rows.append([safe(electrode["name"]), str(segment["number"] + 1), start, number(minutes, 1), tip])
+    head = ["Electrode in place", "Burn", "From min", "For min", "Tip at (LPS mm)"]
+    return ["<h3>Positions in order</h3>", _table(head, rows)]
 
 
 def _impedances(summary: Mapping[str, Any]) -> list[str]:
@@ -313,6 +329,10 @@ def _setting(name: str, value: Any, mode: Any) -> str:
         return "–"
     if name == "segments" and isinstance(value, list):
         return "; then ".join(_segment(segment) for segment in value)
+    if name == "groups" and value:
+        return "; then ".join(" + ".join(group) for group in value)
+    if name == "serial" and value == "none":
+        return "–"
     if name in ("criterion", "conductivity_law", "generator_mode", "vessel_model"):
         return str(_spoken(value)).replace("_", " ")
     return _spoken(value)

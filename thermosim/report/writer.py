@@ -68,7 +68,7 @@ def write_outputs(
     written = {key: paths[key] for key in ("result", "summary")}
     notes = []
     meshes = []
-    stands = poses(result, config)
+    stands = poses(result)
     if options.scene or options.report:
         meshes = scene_meshes(result, outcome, display_surfaces, stands[:-1])
     with drawing(paths["scene"], meshes) if options.scene else nullcontext() as picture_of_scene:
