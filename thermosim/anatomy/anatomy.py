@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from thermosim.anatomy.grid import Grid
 
 if TYPE_CHECKING:
+    from thermosim.anatomy.bodies import Body
     from thermosim.anatomy.vessel_tree import VesselTree
 
 Role = Literal["background", "organ", "tumor", "vessel", "risk"]
@@ -125,6 +126,14 @@ class AnatomySource(Protocol):
         InputError
             If the vessels form loops, so that no way of the blood is known.
         """
+        ...
+
+    def bodies(self) -> tuple[Body, ...]:
+        """All structures but the background as bodies that a straight line may pass."""
+        ...
+
+    def field_of_view(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Corners [m, LPS] of the box outside which nothing is known; None: there is nothing else."""
         ...
 
     def display_surfaces(self) -> dict[str, TriangleSurface]:

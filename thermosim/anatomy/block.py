@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyvista as pv
 from numpy.typing import NDArray
 
 from thermosim.anatomy.anatomy import Anatomy, Lumen, Role, Structure, TriangleSurface
+from thermosim.anatomy.bodies import Body, ShapeBody, TreeBody
 from thermosim.anatomy.grid import Grid
 from thermosim.anatomy.phantom_shapes import isosurface
 from thermosim.anatomy.vessel_tree import VesselTree
@@ -134,6 +137,25 @@ class BlockSource:
         """Centre lines of one group of vessels."""
         return next(tree for tree in self.trees if tree.group == group)
 
+    def bodies(self) -> tuple[Body, ...]:
+        """Block, tubes and tumours, exactly."""
+        tubes = zip(self._structures[2:], self.trees, strict=False)
+        balls = zip(self._structures[2 + len(self.trees) :], self.config.tumors, strict=True)
+        return (
+            ShapeBody(self._structures[1], self._box_distance),
+            *(TreeBody(structure, tree) for structure, tree in tubes),
+            *(ShapeBody(structure, ball_distance(tumor)) for structure, tumor in balls),
+        )
+
+    def _box_distance(self, points: Array) -> NDArray[np.float64]:
+        """Signed distance to the block [m]."""
+        beyond = np.abs(points - self.center) - self.half
+        outside = np.linalg.norm(np.maximum(beyond, 0.0), axis=-1)
+        return np.asarray(outside + np.minimum(beyond.max(axis=-1), 0.0), dtype=np.float64)
+
+    def field_of_view(self) -> None:
+        """There is nothing but the block."""
+
     def display_surfaces(self) -> dict[str, TriangleSurface]:
         """Block, tubes and tumours as light surfaces, by structure name."""
         bounds = np.stack([self.center - self.half, self.center + self.half], axis=1).ravel()
@@ -142,6 +164,12 @@ class BlockSource:
         surfaces = {"block": TriangleSurface(np.asarray(box.points, np.float64), triangles)}
         surfaces |= {tree.group: tree.surface(24) for tree in self.trees}
         return surfaces | {tumor.name: ball_surface(tumor) for tumor in self.config.tumors}
+
+
+def ball_distance(tumor: BlockTumorConfig) -> Callable[[Array], NDArray[np.float64]]:
+    """Signed distance to a ball [m] as a function of points (..., 3)."""
+    center, radius = MILLIMETRE * np.asarray(tumor.center_mm, float), 0.5 * MILLIMETRE * tumor.diameter_mm
+    return lambda points: np.asarray(np.linalg.norm(points - center, axis=-1) - radius, dtype=np.float64)
 
 
 def ball_surface(tumor: BlockTumorConfig) -> TriangleSurface:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from thermosim.anatomy.anatomy import Anatomy, Structure, TriangleSurface
+from thermosim.anatomy.bodies import Body, bodies_of
 from thermosim.anatomy.centre_lines import centre_lines
 from thermosim.anatomy.grid import Grid
 from thermosim.anatomy.label_image import LabelImage, read_label_image
@@ -115,6 +116,14 @@ class LabelMapSource:
     def vessel_tree(self, group: str) -> VesselTree:
         """Centre lines of one group of vessels, skeletonised."""
         return centre_lines([s.surface for s in self._solids if s.structure.vessel_group == group], group)
+
+    def bodies(self) -> tuple[Body, ...]:
+        """Each structure's surface as a body."""
+        return bodies_of(self._solids)
+
+    def field_of_view(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """The box around the image."""
+        return self.extent()
 
     def display_surfaces(self) -> dict[str, TriangleSurface]:
         """All structures as light surfaces, by name."""

@@ -33,6 +33,9 @@ TOLERANCE = 0.25
 """While shrinking, a ball may cut into the wall beside its foot by this share of its radius, so that
 facets and noise do not stop it; it is centred and measured exactly afterwards."""
 
+RADIUS_SAMPLING = 3e-4
+"""Distance of the wall's samples where the local radius is asked for at single points [m]."""
+
 HYSTERESIS = 0.9
 """Parts thinner than the threshold by less than this factor stay if thicker ones hold them."""
 
@@ -76,7 +79,8 @@ def vessel_distance(
     nothing thick enough lies in the box.
     """
     spacing = grid.spacing[0]
-    wall = _sample_wall(surface, grid, min(0.5 * spacing, 0.15 * max(minimum_diameter, 0.001)))
+    fine = min(0.5 * spacing, 0.15 * max(minimum_diameter, 0.001))
+    wall = _sample_wall(surface, grid.lower_corner, grid.upper_corner, fine)
     if wall is None:
         return None
     balls = _thick_enough(*_cover(wall, minimum_diameter), minimum_diameter)
@@ -90,7 +94,7 @@ def vessel_distance(
         return None
     centers = grid.points(cells)
     candidates = cKDTree(wall.points).query(centers, k=3)[1]  # beside an edge the second may be nearer
-    to_candidates = [_point_triangle_distance(centers, wall.surface, wall.triangle[c]) for c in candidates.T]
+    to_candidates = [point_triangle_distance(centers, wall.surface, wall.triangle[c]) for c in candidates.T]
     distance, nearest = np.min(to_candidates, axis=0), candidates[:, 0]
     distance = np.where(mask[tuple(cells.T)], -distance, distance)
     radius = kept_balls.radii[ball_of_sample[nearest]]
@@ -111,10 +115,32 @@ def vessel_distance(
     return field, radii, n_added
 
 
-def _sample_wall(surface: TriangleSurface, grid: Grid, spacing: float) -> Wall | None:
-    """Samples about `spacing` apart on the triangles in and around the box."""
+def local_radius(surface: TriangleSurface, points: Points, within: float = 0.0) -> NDArray[np.float64]:
+    """Radius [m] of the widest inscribed ball that comes as near as `within` [m] to each point (n, 3).
+
+    That is the local thickness there; where no ball comes so near, the radius of the nearest one.
+    """
+    wall = _sample_wall(surface, points.min(axis=0), points.max(axis=0), RADIUS_SAMPLING)
+    if wall is None:
+        return np.full(len(points), np.nan)
+    balls, _ = _cover(wall, 2.0 * RADIUS_SAMPLING / 0.3)
+    if not len(balls.radii):
+        return np.full(len(points), np.nan)
+    radius = np.empty(len(points))
+    rows = max(1, 2_000_000 // len(balls.radii))
+    for first in range(0, len(points), rows):
+        some = points[first : first + rows]
+        gap = np.linalg.norm(some[:, None] - balls.centers, axis=2) - balls.radii
+        reached = np.where(gap <= within + RADIUS_SAMPLING, balls.radii, 0.0).max(axis=1)
+        nearest = balls.radii[np.argmin(gap, axis=1)]
+        radius[first : first + rows] = np.where(reached > 0, reached, nearest)
+    return radius
+
+
+def _sample_wall(surface: TriangleSurface, lower: Points, upper: Points, spacing: float) -> Wall | None:
+    """Samples about `spacing` apart on the triangles in and around a box."""
     corners = surface.points[surface.triangles]
-    low, high = grid.lower_corner - SURROUNDINGS, grid.upper_corner + SURROUNDINGS
+    low, high = lower - SURROUNDINGS, upper + SURROUNDINGS
     near = np.all((corners.max(axis=1) >= low) & (corners.min(axis=1) <= high), axis=1)
     if not near.any():
         return None
@@ -187,7 +213,7 @@ def _recentered(centers: Points, wall: Wall, tree: cKDTree) -> Balls:
 
     def depth(places: Points) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         hit = tree.query(places)[1]
-        return _point_triangle_distance(places, wall.surface, wall.triangle[hit]), hit
+        return point_triangle_distance(places, wall.surface, wall.triangle[hit]), hit
 
     radii, hit = depth(centers)
     step = 0.2 * radii
@@ -362,7 +388,7 @@ def _keep_connected(field: NDArray[np.float32], radii: NDArray[np.float32], ball
     return int((field < 0).sum()) - before
 
 
-def _point_triangle_distance(
+def point_triangle_distance(
     points: Points, surface: TriangleSurface, triangle: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Distance of each point to its triangle [m] (Ericson, Real-Time Collision Detection, 5.1.5)."""

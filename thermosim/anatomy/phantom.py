@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermosim.anatomy.anatomy import Anatomy, Lumen, Structure, TriangleSurface
+from thermosim.anatomy.bodies import Body, ShapeBody, TreeBody
 from thermosim.anatomy.grid import Grid
 from thermosim.anatomy.phantom_shapes import LiverShape, Shape, TumorShape, isosurface
 from thermosim.anatomy.phantom_vessels import PhantomVessels, main_vessels
@@ -155,6 +156,21 @@ class PhantomSource:
     def vessel_tree(self, group: str) -> VesselTree:
         """Centre lines of one group of vessels."""
         return next(tree for tree in self.trees if tree.group == group)
+
+    def bodies(self) -> tuple[Body, ...]:
+        """Liver, gallbladder, vessels of every width and tumours, by their shapes."""
+
+        def gallbladder(points: Points) -> NDArray[np.float64]:
+            return np.asarray(self.liver.gallbladder(*np.moveaxis(points, -1, 0)), np.float64)
+
+        liver, first, last = self._structures[1], 2, 2 + len(self.trees)
+        organs = (ShapeBody(liver, self.liver.at), ShapeBody(self._structures[last], gallbladder))
+        vessels = map(TreeBody, self._structures[first:last], self.trees)
+        tumors = zip(self._structures[len(_FIXED) :], self.tumors.values(), strict=True)
+        return (*organs, *vessels, *(ShapeBody(structure, shape.at) for structure, shape in tumors))
+
+    def field_of_view(self) -> None:
+        """There is nothing but the phantom."""
 
     def display_surfaces(self) -> dict[str, TriangleSurface]:
         """Light surfaces for a picture, by structure name; vessels of at least 2 mm.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermosim.anatomy.anatomy import Anatomy, Role, Structure, TriangleSurface
+from thermosim.anatomy.bodies import Body, bodies_of
 from thermosim.anatomy.centre_lines import centre_lines
 from thermosim.anatomy.datasets import locate
 from thermosim.anatomy.grid import LPS_TO_RAS, Grid
@@ -89,6 +90,14 @@ class SurfacesSource:
     def vessel_tree(self, group: str) -> VesselTree:
         """Centre lines of one group of vessels, skeletonised."""
         return centre_lines([s.surface for s in self._solids if s.structure.vessel_group == group], group)
+
+    def bodies(self) -> tuple[Body, ...]:
+        """Each structure's surface as a body."""
+        return bodies_of(self._solids)
+
+    def field_of_view(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Not known: surfaces do not say what lies around them."""
+        return None
 
     def display_surfaces(self) -> dict[str, TriangleSurface]:
         """All structures as light surfaces, by name."""
