@@ -69,22 +69,14 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, const float* u, const float
   });
 }
 
-// Heat through two opposite faces over h², harmonic(c, a) (T_a − t) + harmonic(c, b) (T_b − t) with one
-// division: 2c (a A (c + b) + b B (c + a)) / ((c + a)(c + b)). The speck keeps 0/0 away.
-DEVICE float pair_flow(float c, float a, float b, float A, float B) {
-  const float speck = 1.0e-12f;
-  const float ca = c + a + speck, cb = c + b + speck;
-  return 2.0f * c * (a * A * cb + b * B * ca) / (ca * cb);
-}
-
-// du/dt [K/s] of one cell with plain links.
-DEVICE float rate(Index p, int sx, int sy, const float* T, const float* k, float W, float heat,
-                  float inverse_capacity, float inverse_h2, float arterial) {
-  const float t = T[p], c = k[p];
-  const float conducted =
-      pair_flow(c, k[p + sx], k[p - sx], T[p + sx] - t, T[p - sx] - t) +
-      pair_flow(c, k[p + sy], k[p - sy], T[p + sy] - t, T[p - sy] - t) +
-      pair_flow(c, k[p + 1], k[p - 1], T[p + 1] - t, T[p - 1] - t);
+// du/dt [K/s] of one cell: kx, ky, kz [W/(m K)] are the conductivities of its upper faces.
+DEVICE float rate(Index p, int sx, int sy, const float* T, const float* kx, const float* ky,
+                  const float* kz, float W, float heat, float inverse_capacity, float inverse_h2,
+                  float arterial) {
+  const float t = T[p];
+  const float conducted = kx[p] * (T[p + sx] - t) + kx[p - sx] * (T[p - sx] - t) +
+                          ky[p] * (T[p + sy] - t) + ky[p - sy] * (T[p - sy] - t) +
+                          kz[p] * (T[p + 1] - t) + kz[p - 1] * (T[p - 1] - t);
   return inverse_capacity * (inverse_h2 * conducted + W * (arterial - t) + heat);
 }
 
@@ -100,12 +92,14 @@ KERNEL heat_source(GRID_PARAMETERS, const float* q, float power, const unsigned 
 }
 
 // Stage 1: L0 = L(u0), u1 = u0 + step · L0.
-KERNEL first_stage(GRID_PARAMETERS, const float* u0, const float* T, const float* k, const float* W,
+KERNEL first_stage(GRID_PARAMETERS, const float* u0, const float* AROUND T,
+                   const float* AROUND kx, const float* AROUND ky, const float* AROUND kz,
+                   const float* W,
                    const float* source, const float* inverse_capacity, float inverse_h2,
                    float arterial, float step, float* L0, float* u1) {
   for_each_cell(GRID, [=](Index p) INLINE {
     const float change =
-        rate(p, sx, sy, T, k, W[p], source[p], inverse_capacity[p], inverse_h2, arterial);
+        rate(p, sx, sy, T, kx, ky, kz, W[p], source[p], inverse_capacity[p], inverse_h2, arterial);
     L0[p] = change;
     u1[p] = u0[p] + step * change;
   });
@@ -114,13 +108,15 @@ KERNEL first_stage(GRID_PARAMETERS, const float* u0, const float* T, const float
 // Stage j: u_j = mu u_{j−1} + nu u_{j−2} + (1 − mu − nu) u0 + step L(u_{j−1}) + step0 L0; u_j may take
 // the place of u_{j−2}. Written as increments to u0: mu + nu may be close to 2 and −1, and float32 would
 // lose digits.
-KERNEL next_stage(GRID_PARAMETERS, const float* u0, const float* T, const float* k, const float* W,
+KERNEL next_stage(GRID_PARAMETERS, const float* u0, const float* AROUND T,
+                  const float* AROUND kx, const float* AROUND ky, const float* AROUND kz,
+                  const float* W,
                   const float* source, const float* inverse_capacity, float inverse_h2,
                   float arterial, float mu, float nu, float step, float step0, const float* L0,
                   const float* u_before, const float* u_two_before, float* u) {
   for_each_cell(GRID, [=](Index p) INLINE {
     const float change =
-        rate(p, sx, sy, T, k, W[p], source[p], inverse_capacity[p], inverse_h2, arterial);
+        rate(p, sx, sy, T, kx, ky, kz, W[p], source[p], inverse_capacity[p], inverse_h2, arterial);
     const float start = u0[p];
     u[p] = start + mu * (u_before[p] - start) + nu * (u_two_before[p] - start) + step * change +
            step0 * L0[p];
@@ -145,36 +141,43 @@ KERNEL temperature_ahead(GRID_PARAMETERS, const float* u, const float* u_before,
   });
 }
 
-// Cells whose links are not plain: faces fitted to a near field and links to walls. Adds what the
-// plain stage left out. Six face factors per cell, order +x −x +y −y +z −z; the walls of cell e are
-// the entries wall_start[e] … wall_start[e + 1] − 1. The first stage corrects L0 too.
-KERNEL correct_stage(int n, int sx, int sy, const int* cell, const float* face_factor,
-                     const int* wall_start, const float* wall_factor, const float* wall_temperature,
-                     const float* T, const float* k, const float* inverse_capacity,
-                     float inverse_h2, float step, int is_first, float* L0, float* u) {
+// What all walls of cell[e] do to it: with its links wall_start[e] … wall_start[e + 1] − 1 to walls,
+// drive = Σ factor · T_wall. (Σ factor, their strength, does not change.)
+KERNEL wall_drive(int n, const int* wall_start, const float* wall_factor,
+                  const float* wall_temperature, float* drive) {
+  for_each_entry(n, [=](int e) INLINE {
+    float sum = 0.0f;
+    for (int w = wall_start[e]; w < wall_start[e + 1]; ++w) sum += wall_factor[w] * wall_temperature[w];
+    drive[e] = sum;
+  });
+}
+
+// Adds to a stage what flows from walls into the cells beside them. The first stage corrects L0 too.
+KERNEL add_walls(int n, const int* cell, const float* strength, const float* drive, const float* T,
+                 const float* k, const float* inverse_capacity, float inverse_h2, float step,
+                 int is_first, float* L0, float* u) {
   for_each_entry(n, [=](int e) INLINE {
     const int p = cell[e];
-    const int neighbour[6] = {p + sx, p - sx, p + sy, p - sy, p + 1, p - 1};
-    const float t = T[p], c = k[p];
-    float flow = 0.0f;
-    for (int a = 0; a < 6; ++a) {
-      const int o = neighbour[a];
-      flow += (face_factor[6 * e + a] - 1.0f) * harmonic(c, k[o]) * (T[o] - t);
-    }
-    for (int w = wall_start[e]; w < wall_start[e + 1]; ++w)
-      flow += wall_factor[w] * c * (wall_temperature[w] - t);
+    const float flow = k[p] * (drive[e] - strength[e] * T[p]);
     const float change = inverse_capacity[p] * inverse_h2 * flow;
     if (is_first) L0[p] += change;
     u[p] += step * change;
   });
 }
 
-// Heat that flows from tissue into each wall link, over h [W/m]: factor k (T − T_wall).
-KERNEL wall_heat(int n, const int* cell, const float* factor, const float* temperature,
-                 const float* T, const float* k, double* heat) {
+// Books the heat [J/m] that has flown over each wall link since the start of a step, by the stages' own
+// rule: E_j = mu E_{j−1} + nu E_{j−2} + step F(T_{j−1}) + step0 F(T_0), F = factor k (T − T_wall).
+KERNEL book_walls(int n, const int* cell, const float* factor, const float* temperature,
+                  const float* T, const float* k, float mu, float nu, float step, float step0,
+                  int is_first, double* first_flow, double* booked, double* booked_before) {
   for_each_entry(n, [=](int e) INLINE {
     const int p = cell[e];
-    heat[e] = (double)(factor[e] * k[p]) * ((double)T[p] - (double)temperature[e]);
+    const double flow = (double)(factor[e] * k[p]) * ((double)T[p] - (double)temperature[e]);
+    if (is_first) first_flow[e] = flow;
+    const double last = is_first ? 0.0 : booked[e], before = is_first ? 0.0 : booked_before[e];
+    booked[e] = (double)mu * last + (double)nu * before + (double)step * flow +
+                (double)step0 * first_flow[e];
+    booked_before[e] = last;
   });
 }
 

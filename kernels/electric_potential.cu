@@ -22,7 +22,7 @@ KERNEL electrical_conductivity(GRID_PARAMETERS, const float* theta, float refere
 }
 
 // g = harmonic mean of σ on the three upper faces of each cell (σ = 0 beyond the box).
-KERNEL face_conductance(GRID_PARAMETERS, const float* sigma, float* gx, float* gy, float* gz) {
+KERNEL face_conductance(GRID_PARAMETERS, const float* AROUND sigma, float* gx, float* gy, float* gz) {
   for_each_cell(GRID, [=](Index p) INLINE {
     const float s = sigma[p];
     gx[p] = harmonic(s, sigma[p + sx]);

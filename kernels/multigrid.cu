@@ -17,37 +17,40 @@ DEVICE float inverse_diagonal(Index p, int sx, int sy, const float* gx, const fl
   return d > 0.0f ? 1.0f / d : 0.0f;
 }
 
-// One colour of a Gauss-Seidel sweep, in place: cells with (i + j + k) mod 2 = colour. `now` and `x`
-// are the same field: neighbours are of the other colour, but a compiler that sees one pointer
-// believes in a dependence and gives up vector code. Cells without links get 0.
-KERNEL smooth(GRID_PARAMETERS, int colour, const float* b, const float* gx, const float* gy,
-              const float* gz, const float* leak, const float* now, float* x) {
-  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
-    const float r = b[p] + minus_A(p, sx, sy, now, gx, gy, gz, leak);
-    const float on = (float)(1 - ((i + j + k + colour) & 1));  // a product, no branch: vectorises
+// One step of Chebyshev's iteration on D⁻¹A, D the diagonal:
+//   out = x + inertia (x − before) + step D⁻¹ (b − A x);
+// `out` may take the place of `before`; `carry` is `inertia`, or 0 where `before` stands for zero. Cells
+// without links get 0.
+KERNEL smooth(GRID_PARAMETERS, float inertia, float carry, float step, const float* b,
+              const float* AROUND gx, const float* AROUND gy, const float* AROUND gz,
+              const float* leak, const float* AROUND x, const float* before, float* out) {
+  for_each_cell(GRID, [=](Index p) INLINE {
+    const float r = b[p] + minus_A(p, sx, sy, x, gx, gy, gz, leak);
     const float inverse = inverse_diagonal(p, sx, sy, gx, gy, gz, leak);
-    x[p] = now[p] + on * (inverse > 0.0f ? r * inverse : -now[p]);
+    const float last = carry == 0.0f ? 0.0f : carry * before[p];
+    const float next = (1.0f + inertia) * x[p] - last + step * inverse * r;
+    out[p] = inverse > 0.0f ? next : 0.0f;
   });
 }
 
-// The first colour of the first sweep, from x = 0.
-KERNEL smooth_from_zero(GRID_PARAMETERS, int colour, const float* b, const float* gx,
-                        const float* gy, const float* gz, const float* leak, float* x) {
-  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
-    const float on = (float)(1 - ((i + j + k + colour) & 1));
-    x[p] = on * b[p] * inverse_diagonal(p, sx, sy, gx, gy, gz, leak);
+// Its first step from x = 0: out = step D⁻¹ b.
+KERNEL smooth_from_zero(GRID_PARAMETERS, float step, const float* b, const float* AROUND gx,
+                        const float* AROUND gy, const float* AROUND gz, const float* leak,
+                        float* out) {
+  for_each_cell(GRID, [=](Index p) INLINE {
+    out[p] = step * b[p] * inverse_diagonal(p, sx, sy, gx, gy, gz, leak);
   });
 }
 
 // r = b − A x
-KERNEL residual(GRID_PARAMETERS, const float* b, const float* x, const float* gx, const float* gy,
-                const float* gz, const float* leak, float* r) {
+KERNEL residual(GRID_PARAMETERS, const float* b, const float* AROUND x, const float* AROUND gx, const float* AROUND gy,
+                const float* AROUND gz, const float* leak, float* r) {
   for_each_cell(GRID, [=](Index p) INLINE { r[p] = b[p] + minus_A(p, sx, sy, x, gx, gy, gz, leak); });
 }
 
 // r = −A x
-KERNEL minus_operator(GRID_PARAMETERS, const float* x, const float* gx, const float* gy,
-                      const float* gz, const float* leak, float* r) {
+KERNEL minus_operator(GRID_PARAMETERS, const float* AROUND x, const float* AROUND gx, const float* AROUND gy,
+                      const float* AROUND gz, const float* leak, float* r) {
   for_each_cell(GRID, [=](Index p) INLINE { r[p] = minus_A(p, sx, sy, x, gx, gy, gz, leak); });
 }
 
@@ -66,16 +69,18 @@ KERNEL restrict_sum(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin, 
 // describe the finer level; children that it has not are ghost cells and stay as they are.
 KERNEL prolongate_add(GRID_PARAMETERS, int fine_nx, int fine_ny, int fine_nz, int fine_sx,
                       int fine_sy, int fine_origin, const float* coarse, float* fine) {
-  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
-    const Index f = fine_origin + 2 * (i * fine_sx + j * fine_sy + k);
-    const float here = coarse[p], last = 2 * k + 1 < fine_nz ? here : 0.0f;
+  for_each_row(GRID, [=](Index row, int index) INLINE {
+    const int i = 2 * (index / ny), j = 2 * (index % ny);
     for (int a = 0; a < 2; ++a)
-      for (int b = 0; b < 2; ++b) {
-        const Index q = f + a * fine_sx + b * fine_sy;
-        const bool exists = 2 * i + a < fine_nx && 2 * j + b < fine_ny;
-        fine[q] += exists ? here : 0.0f;
-        fine[q + 1] += exists ? last : 0.0f;
-      }
+      for (int b = 0; b < 2; ++b)
+        if (i + a < fine_nx && j + b < fine_ny) {
+          float* children = fine + fine_origin + (Index)(i + a) * fine_sx + (Index)(j + b) * fine_sy;
+          FOR_EACH_IN_ROW(p, ) {
+            const Index k = 2 * (p - row);
+            children[k] += coarse[p];
+            children[k + 1] += k + 1 < fine_nz ? coarse[p] : 0.0f;
+          }
+        }
   });
 }
 
@@ -105,8 +110,8 @@ KERNEL search_direction(GRID_PARAMETERS, const float* z, float beta, float* d) {
 }
 
 // Ad = A d with row sums of d · A d
-KERNEL apply_and_dot(GRID_PARAMETERS, const float* d, const float* gx, const float* gy,
-                     const float* gz, const float* leak, float* Ad, double* rows) {
+KERNEL apply_and_dot(GRID_PARAMETERS, const float* AROUND d, const float* AROUND gx, const float* AROUND gy,
+                     const float* AROUND gz, const float* leak, float* Ad, double* rows) {
   for_each_row(GRID, [=](Index row, int index) INLINE {
     float total = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(+ : total)) {

@@ -12,6 +12,10 @@
 // kernels never write ghost cells.
 #pragma once
 
+// Marks a parameter of a kernel that is read at the neighbours of a cell, too: what runs slab by slab
+// (cpu_program.h) has to wait for them.
+#define AROUND
+
 #define GRID_PARAMETERS int nx, int ny, int nz, int sx, int sy, int origin
 #define GRID Grid{nx, ny, nz, sx, sy, origin}
 

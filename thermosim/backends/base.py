@@ -70,12 +70,34 @@ class Layout:
         planes = field[_ROW_ALIGNMENT : _ROW_ALIGNMENT + (nx + 2) * self.sx]
         return planes.reshape(nx + 2, ny + 2, self.sy)[1:-1, 1:-1, :nz]
 
+    def lower_ghosts(self, axis: int) -> Layout:
+        """The ghost cells beside the first layer along `axis`, as a box of their own."""
+        shape = list(self.shape)
+        shape[axis] = 1
+        return _Part(
+            (shape[0], shape[1], shape[2]), self.sx, self.sy, self.origin - (self.sx, self.sy, 1)[axis]
+        )
+
     def memory_index(self, cells: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """Indices in memory of cells numbered ``(i * ny + j) * nz + k``."""
         _, ny, nz = self.shape
         i, rest = np.divmod(np.asarray(cells, dtype=np.int64), ny * nz)
         j, k = np.divmod(rest, nz)
         return np.asarray(self.origin + i * self.sx + j * self.sy + k, dtype=np.int32)
+
+
+class _Part(Layout):
+    """Some cells of another layout's fields."""
+
+    def __init__(self, shape: tuple[int, int, int], sx: int, sy: int, origin: int) -> None:
+        super().__init__(shape)
+        self.__dict__.update(sx=sx, sy=sy, origin=origin)  # where cached_property looks first
+
+
+def plane_starts(cells: NDArray[np.integer[Any]], shape: tuple[int, int, int]) -> NDArray[np.int32]:
+    """First entry of each x-plane, and the end, of sorted cells numbered ``(i * ny + j) * nz + k``."""
+    planes = np.arange(shape[0] + 1, dtype=np.int64) * (shape[1] * shape[2])
+    return np.searchsorted(np.asarray(cells, dtype=np.int64), planes).astype(np.int32)
 
 
 KernelKind = Literal["cell", "entry", "row"]
@@ -90,6 +112,26 @@ class KernelSignature:
     kind: KernelKind
     parameters: tuple[tuple[str, str], ...]  # (C type, name) after GRID_PARAMETERS
     has_grid: bool
+    around: frozenset[str] = frozenset()  # parameters that are read at neighbours, too
+    constant: frozenset[str] = frozenset()  # arrays that are only read
+    several_values: bool = False  # leaves more than one number per row
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel with its arguments, to be run as part of a program.
+
+    `arguments` are all of them, those of the grid or the number of entries included. `starts`: of a kernel
+    on a list, the first entry of each x-plane and of the end; arguments as long as the list belong to it.
+    `planes`: of the grid it runs on, which is `ratio` times coarser than the program's.
+    """
+
+    signature: KernelSignature
+    extent: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    planes: int
+    ratio: int = 1
+    starts: NDArray[np.int32] | None = None
 
 
 _KERNEL = re.compile(r"^KERNEL (\w+)\((.*?)\)\s*\{", re.DOTALL | re.MULTILINE)
@@ -114,12 +156,27 @@ def read_signatures(directory: Path) -> dict[str, KernelSignature]:
             if loop is None:
                 raise RuntimeError(f"kernel {name} has no loop")
             has_grid = declared[0] == "GRID_PARAMETERS"
-            parameters = []
+            parameters, around, constant = [], set(), set()
             for parameter in declared[1:] if has_grid else declared:
-                words = parameter.replace("const ", "").split()
-                parameters.append((" ".join(words[:-1]), words[-1]))
+                words = parameter.split()
+                if "AROUND" in words:
+                    around.add(words[-1])
+                if "const" in words:
+                    constant.add(words[-1])
+                c_type = " ".join(word for word in words[:-1] if word not in ("const", "AROUND"))
+                parameters.append((c_type, words[-1]))
             kind: KernelKind = loop.group(1)  # type: ignore[assignment]
-            signatures[name] = KernelSignature(name, source, kind, tuple(parameters), has_grid)
+            body = text[match.end() : text.index("\n}", match.end())]
+            signatures[name] = KernelSignature(
+                name,
+                source,
+                kind,
+                tuple(parameters),
+                has_grid,
+                frozenset(around),
+                frozenset(constant),
+                "rows + n" in body,
+            )
     return signatures
 
 
@@ -193,6 +250,33 @@ class Backend(ABC):
     def _ready(self, arguments: tuple[Any, ...]) -> Sequence[Any]:
         """Arguments in the form that `_launch` takes fastest."""
         return arguments
+
+    # ---- programs: kernels that follow each other with nothing to decide in between
+
+    def call_on_cells(self, name: str, layout: Layout, *arguments: Any, ratio: int = 1) -> Call:
+        """`on_cells` as part of a program; `ratio` 2: on a grid twice as coarse as the program's."""
+        kind = self._signatures[name].kind
+        signature = self._checked(name, "row" if kind == "row" else "cell", arguments)
+        return Call(signature, layout.shape, (*layout.arguments, *arguments), layout.shape[0], ratio)
+
+    def call_on_entries(self, name: str, starts: NDArray[np.int32], *arguments: Any) -> Call:
+        """`on_entries` as part of a program; `starts`: the first entry of each x-plane, and the end."""
+        n = int(starts[-1])
+        signature = self._checked(name, "entry", (np.int32(n), *arguments))
+        return Call(signature, (n,), (np.int32(n), *arguments), len(starts) - 1, 1, starts)
+
+    def program(self, calls: Sequence[Call]) -> Callable[[], None]:
+        """The calls in order, made ready to be run many times.
+
+        Sees what the arrays hold when it is run; they must not be freed or exchanged meanwhile.
+        """
+        ready = [(c.signature, c.extent, self._ready(c.arguments)) for c in calls if 0 not in c.extent]
+
+        def run() -> None:
+            for signature, extent, arguments in ready:
+                self._launch(signature, extent, arguments)
+
+        return run
 
     def on_entries(self, name: str, n: int, *arguments: Any) -> None:
         """Run a kernel on the entries of a list."""

@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thermosim.backends.base import SOURCES, Array, Backend, KernelSignature, kernel_digest
+from thermosim.backends import cpu_program
+from thermosim.backends.base import (
+    SOURCES,
+    Array,
+    Backend,
+    Call,
+    KernelSignature,
+    kernel_digest,
+    kernel_signatures,
+)
 from thermosim.errors import BackendError
 from thermosim.resources import cache_directory, kernel_directory
 
@@ -91,13 +100,14 @@ def compile_kernels() -> Path:
     path = compiler()
     if path is None:
         raise BackendError(f"no C++ compiler found; {_INSTALL_HINT}")
-    key = "\n".join([kernel_digest(), *FLAGS, compiler_version(path), _processor_features()])
+    programs = cpu_program.run_functions(kernel_signatures().values())
+    key = "\n".join([kernel_digest(), programs, *FLAGS, compiler_version(path), _processor_features()])
     library = cache_directory() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:20]}.so"
     if library.exists():
         return library
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         unit = Path(scratch) / "all.cpp"
-        unit.write_text("".join(f'#include "{name}.cu"\n' for name in SOURCES))
+        unit.write_text("".join(f'#include "{name}.cu"\n' for name in SOURCES) + programs)
         made = Path(scratch) / library.name
         command = [path, *FLAGS, f"-I{kernel_directory()}", str(unit), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
@@ -112,6 +122,10 @@ def compile_kernels() -> Path:
 def _plain(arguments: Sequence[Any]) -> tuple[Any, ...]:
     """Addresses of arrays, values of scalars."""
     return tuple(a.__array_interface__["data"][0] if a.ndim else a.item() for a in arguments)
+
+
+PAGE, STAGGERS = 4096, 16
+"""Fields begin at one of so many places within a page [bytes]."""
 
 
 class _ReadyArguments(tuple[Any, ...]):
@@ -141,11 +155,22 @@ class CpuBackend(Backend):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.threads = threads or cores or 1
         self._library.omp_set_num_threads(self.threads)
+        cpu_program.declare(self._library)
+        self._allocations = 0
         self._functions: dict[str, Any] = {}
         self.device = f"{processor()}, {self.threads} threads, {compiler_version(compiler() or '')}"
 
     def full(self, size: int, value: float, dtype: str) -> Array:
-        return np.full(size, value, dtype=dtype)
+        # pages apart by whole multiples would put cell p of all fields into one set of the first cache
+        kind = np.dtype(dtype)
+        room = np.empty(size * kind.itemsize + 2 * PAGE, dtype=np.uint8)
+        place = -int(room.__array_interface__["data"][0]) % PAGE + self._allocations % STAGGERS * (
+            PAGE // STAGGERS
+        )
+        self._allocations += 1
+        array = room[place : place + size * kind.itemsize].view(kind)
+        array[:] = value
+        return array
 
     def asarray(self, values: NDArray[Any], dtype: str) -> Array:
         return np.array(values, dtype=dtype, order="C")
@@ -155,6 +180,10 @@ class CpuBackend(Backend):
 
     def _ready(self, arguments: tuple[Any, ...]) -> Sequence[Any]:
         return _ReadyArguments(arguments)
+
+    def program(self, calls: Sequence[Call]) -> Callable[[], None]:
+        calls = [call for call in calls if 0 not in call.extent]
+        return cpu_program.CpuProgram(self._library, calls)
 
     def _launch(self, signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]) -> None:
         function = self._functions.get(signature.name)

@@ -5,8 +5,9 @@ levels halve the grid; a coarse face carries half the sum of its four fine faces
 the length, four of them side by side), wall links are summed; residuals are summed over children and
 corrections handed down unchanged, each the transpose of the other, so that nothing is interpolated
 across a jump of σ: halving the coarse links is what such piecewise constant corrections need (Braess
-1995, Computing 55:379). Red-black Gauss-Seidel, colours reversed after the coarse correction: the cycle
-is symmetric, as CG wants it (Tatebe 1993; Trottenberg, Oosterlee & Schüller 2001, Multigrid, ch. 5).
+1995, Computing 55:379). The smoother is Chebyshev's polynomial in D⁻¹A, the same before and after the
+coarse correction: the cycle is symmetric, as CG wants it (Tatebe 1993; Adams, Brezina, Hu & Tuminaro 2003,
+J Comput Phys 188:593, doi:10.1016/S0021-9991(03)00194-3).
 """
 
 from __future__ import annotations
@@ -17,18 +18,41 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thermosim.backends.base import Array, Backend, Layout
+from thermosim.backends.base import Array, Backend, Call, Layout
 from thermosim.errors import NumericalError
 from thermosim.numerics.workspace import Workspace
 
-SWEEPS = 2
-"""Gauss-Seidel sweeps before and after each coarse correction. One takes almost twice as many iterations."""
+DEGREE = 2
+"""Steps of Chebyshev's iteration before and after each coarse correction; even, so that fields fit."""
+
+LARGEST_EIGENVALUE = 2.0
+"""Of D⁻¹A, by Gershgorin's theorem."""
+
+SMOOTHED = 5.0
+"""The smoother works on eigenvalues down to the largest over this; the coarse grid has the rest."""
 
 MOST_CYCLES = 8
 """Fields of the workspace are exchanged with others: so many pairings are kept ready."""
 
-COARSEST_SWEEPS = 1
-"""The coarsest grid is one cell: a sweep solves it, and with it the constant that little ground holds."""
+
+def chebyshev_steps(degree: int, largest: float, smallest: float) -> list[tuple[float, float]]:
+    """(inertia, step) of each step x ← x + inertia (x − x_before) + step D⁻¹ r of Chebyshev's iteration.
+
+    Least largest residual on eigenvalues of D⁻¹A from `smallest` to `largest` (Saad 2003, Iterative Methods
+    for Sparse Linear Systems, algorithm 12.1).
+
+    Examples
+    --------
+    >>> chebyshev_steps(1, 3.0, 1.0)
+    [(0.0, 0.5)]
+    """
+    middle, half = 0.5 * (largest + smallest), 0.5 * (largest - smallest)
+    steps, rho = [(0.0, 1.0 / middle)], half / middle
+    for _ in range(degree - 1):
+        following = 1.0 / (2.0 * middle / half - rho)
+        steps.append((following * rho, 2.0 * following / half))
+        rho = following
+    return steps
 
 
 @dataclass
@@ -92,6 +116,7 @@ class MultigridSolver:
         self._workspace = workspace
         self._coarse: list[_Level] = []
         self._cycles: dict[tuple[int, ...], list[Callable[[], None]]] = {}
+        self._rows = backend.full(finest.layout.n_rows, 0.0, "float64")
         shape = finest.layout.shape
         while max(shape) > 1:
             shape = tuple(-(-n // 2) for n in shape)  # type: ignore[assignment]
@@ -166,13 +191,15 @@ class MultigridSolver:
                     f"the potential did not converge: residual {residual:.1e} after {iterations} iterations, "
                     f"wanted {tolerance:.1e}; raise solver.maximum_iterations or solver.potential_tolerance"
                 )
-            for launch in cycle:
-                launch()
-            rz = backend.row_sums("dot", layout, 1, r, z)[0]
+            for part in cycle:
+                part()
+            rz = float(self._rows.sum())
             beta = rz / previous_rz if iterations else 0.0
             previous_rz = rz
-            backend.on_cells("search_direction", layout, z, np.float32(beta), d)
-            dAd = backend.row_sums("apply_and_dot", layout, 1, d, *self.finest.arrays, Ad)[0]
+            turn = backend.call_on_cells("search_direction", layout, z, np.float32(beta), d)
+            apply = backend.call_on_cells("apply_and_dot", layout, d, *self.finest.arrays, Ad, self._rows)
+            backend.program([turn, apply])()
+            dAd = float(self._rows.sum())
             alpha = rz / dAd if dAd > 0.0 else math.nan
             rr = backend.row_sums("step_and_norm", layout, 1, np.float32(alpha), d, Ad, solution, r)[0]
             before, residual = residual, math.sqrt(rr) / norm
@@ -200,7 +227,7 @@ class MultigridSolver:
         return math.sqrt(self.backend.row_sums("dot", layout, 1, r, r)[0]) / norm
 
     def _bound_cycle(self) -> list[Callable[[], None]]:
-        """The launches of one V-cycle on the fields that the workspace holds now."""
+        """The programs of one V-cycle on the fields that the workspace holds now."""
         levels = self._levels
         key = tuple(id(field) for field in levels[0].fields)
         if key not in self._cycles:
@@ -211,23 +238,40 @@ class MultigridSolver:
 
     def _cycle(self, levels: list[_Level], depth: int) -> Iterator[Callable[[], None]]:
         """One V-cycle for level `depth`, from zero."""
-        level = levels[depth]
+        level, backend = levels[depth], self.backend
         layout, arrays = level.links.layout, level.links.arrays
-        b, x, residual = level.fields
-        bound = self.backend.bound_to_cells
-        even = bound("smooth", layout, np.int32(0), b, *arrays, x, x)
-        odd = bound("smooth", layout, np.int32(1), b, *arrays, x, x)
-        coarsest = depth == len(levels) - 1
-        sweeps = COARSEST_SWEEPS if coarsest else SWEEPS
-        yield bound("smooth_from_zero", layout, np.int32(0), b, *arrays, x)
-        yield odd
-        yield from (even, odd) * (sweeps - 1)
-        if not coarsest:
-            c = levels[depth + 1].links.layout
-            coarse_b, coarse_x, _ = levels[depth + 1].fields
-            yield bound("residual", layout, b, x, *arrays, residual)
-            steps = (np.int32(layout.sx), np.int32(layout.sy), np.int32(layout.origin))
-            yield bound("restrict_sum", c, *steps, residual, coarse_b)
-            yield from self._cycle(levels, depth + 1)
-            yield bound("prolongate_add", c, *layout.arguments, coarse_x, x)
-        yield from (odd, even) * sweeps
+        b, x, other = level.fields
+
+        def smooth(inertia: float, carry: float, step: float, source: Array, target: Array) -> Call:
+            numbers = (np.float32(v) for v in (inertia, carry, step))
+            return backend.call_on_cells("smooth", layout, *numbers, b, *arrays, source, target, target)
+
+        if (
+            depth == len(levels) - 1
+        ):  # one cell: a step of 1 solves it, and the constant that little ground holds
+            step = np.float32(1.0)
+            yield backend.program([backend.call_on_cells("smooth_from_zero", layout, step, b, *arrays, x)])
+            return
+        steps = chebyshev_steps(DEGREE, LARGEST_EIGENVALUE, LARGEST_EIGENVALUE / SMOOTHED)
+        first = np.float32(steps[0][1])
+        down = [backend.call_on_cells("smooth_from_zero", layout, first, b, *arrays, other)]
+        source, target = other, x
+        for number, (inertia, step_length) in enumerate(steps[1:]):
+            carry = inertia if number else 0.0  # the iterate before the first is zero
+            down.append(smooth(inertia, carry, step_length, source, target))
+            source, target = target, source
+        # `source` is x again; `other` has ghost cells of zero, as the sum over children needs them
+        down.append(backend.call_on_cells("residual", layout, b, x, *arrays, other))
+        c = levels[depth + 1].links.layout
+        coarse_b, coarse_x, _ = levels[depth + 1].fields
+        place = (np.int32(layout.sx), np.int32(layout.sy), np.int32(layout.origin))
+        down.append(backend.call_on_cells("restrict_sum", c, *place, other, coarse_b, ratio=2))
+        yield backend.program(down)
+        yield from self._cycle(levels, depth + 1)
+        up = [backend.call_on_cells("prolongate_add", c, *layout.arguments, coarse_x, x, ratio=2)]
+        for inertia, step_length in steps:
+            up.append(smooth(inertia, inertia, step_length, source, target))
+            source, target = target, source
+        if depth == 0:
+            up.append(backend.call_on_cells("dot", layout, b, x, self._rows))
+        yield backend.program(up)

@@ -1,10 +1,11 @@
-"""Four padded fields that the potential and the heat equation use in turn."""
+"""Padded fields that the potential and the heat equation use in turn."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from thermosim.backends.base import Array, Backend, Layout
+from thermosim.numerics.faces import Faces
 
 
 @dataclass
@@ -12,13 +13,14 @@ class Workspace:
     """Scratch memory; a user may exchange a field with one of its own of the same kind.
 
     The ghost cells of `first` and `second` hold the temperature of the box's faces, those of
-    `third` and `zeroed` are zero and stay so.
+    `third` and `zeroed` are zero and stay so. `faces`: conductances, of current or of heat.
     """
 
     first: Array
     second: Array
     third: Array
     zeroed: Array
+    faces: Faces
 
     @classmethod
     def allocate(cls, backend: Backend, layout: Layout, boundary_temperature: float) -> Workspace:
@@ -27,4 +29,5 @@ class Workspace:
             backend.field(layout, boundary_temperature),
             backend.field(layout),
             backend.field(layout),
+            Faces.allocate(backend, layout),
         )

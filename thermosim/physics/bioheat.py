@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thermosim.backends.base import Array, Backend, Layout
+from thermosim.backends.base import Array, Backend, Layout, plane_starts
+from thermosim.numerics.faces import FaceFactors
 from thermosim.numerics.link_factors import LinkFactors
-from thermosim.numerics.super_time_stepping import Stage, n_stages, stages
+from thermosim.numerics.super_time_stepping import n_stages, stages
 from thermosim.numerics.workspace import Workspace
 
 GHOST_CONDUCTIVITY = 1e6
@@ -106,36 +108,56 @@ class Reading:
     faces_ended: float
 
 
-@dataclass
-class _WallLedger:
-    """Heat [J] that has left through one wall since the start of a step, by the stages' own rule.
+@dataclass(frozen=True)
+class _Fitted:
+    """Cells whose links are not plain: factors on their faces, order +x −x +y −y +z −z, and on all walls."""
 
-    E_j = mu E_{j−1} + nu E_{j−2} + mu_tilde τ F(Y_{j−1}) + gamma_tilde τ F(Y_0): what the scheme takes
-    out of the cells is booked to the last digit, however fast the flow changes.
-    """
+    cells: NDArray[np.int64]
+    factors: NDArray[np.float64]  # (n, 6)
+    walls: NDArray[np.float64]
 
-    first_flow: Any = 0.0  # a number, or one for each owner of the wall
-    last: Any = 0.0
-    before: Any = 0.0
-
-    def add(self, stage: Stage, time_step: float, flow: Any, is_first: bool) -> None:
-        if is_first:
-            self.first_flow, self.last, self.before = flow, stage.mu_tilde * time_step * flow, 0.0
-            return
-        source = time_step * (stage.mu_tilde * flow + stage.gamma_tilde * self.first_flow)
-        self.before, self.last = self.last, stage.mu * self.last + stage.nu * self.before + source
+    @classmethod
+    def of(cls, walls: Sequence[ThermalWall], layout: Layout) -> _Fitted:
+        _, ny, nz = layout.shape
+        step = np.array([ny * nz, nz, 1])
+        changed = [np.abs(wall.links.face_factors - 1.0) > NEARLY_PLAIN for wall in walls]
+        ends = []
+        for wall, which in zip(walls, changed, strict=True):
+            faces, axes = wall.links.face_cells[which], wall.links.face_axes[which].astype(np.int64)
+            ends.append(((faces, 2 * axes), (faces + step[axes], 2 * axes + 1)))
+        lists = [cells for pair in ends for cells, _ in pair] + [wall.links.wall_cells for wall in walls]
+        special = np.unique(np.concatenate([np.empty(0, np.int64), *lists]))
+        factors, strength = np.ones((len(special), 6)), np.zeros(len(special))
+        for wall, which, pair in zip(walls, changed, ends, strict=True):
+            for cells, sides in pair:
+                np.multiply.at(
+                    factors, (np.searchsorted(special, cells), sides), wall.links.face_factors[which]
+                )
+            np.add.at(strength, np.searchsorted(special, wall.links.wall_cells), wall.links.wall_factors)
+        return cls(special, factors, strength)
 
 
 @dataclass(frozen=True)
 class _WallArrays:
-    n: int
+    """One kind of wall: its links sorted by cell, and what they have booked in a step [J/m]."""
+
+    starts: NDArray[np.int32]  # first link of each x-plane
     cell: Array
     factor: Array
     temperature: Array
-    buffer: Array
+    ledger: tuple[Array, Array, Array]  # flow at the start; booked so far, and a stage before
     owner: NDArray[np.int32]
+    order: Array  # of the links as they were given
     n_owners: int  # 0: booked as one
-    places: Array  # of its entries in the list of special cells
+    places: Array  # of its entries in the list of all links
+
+    @property
+    def n(self) -> int:
+        return len(self.owner)
+
+    @property
+    def booked(self) -> Array:
+        return self.ledger[1]
 
 
 class Bioheat:
@@ -178,55 +200,61 @@ class Bioheat:
     def set_walls(self, walls: Sequence[ThermalWall]) -> None:
         """Take over the links to needles and vessels."""
         backend, layout = self.backend, self.layout
-        _, ny, nz = layout.shape
-        step = np.array([ny * nz, nz, 1])
-        cells = [np.empty(0, np.int64)]
+        changed_cells, changed_axes, changed_factors = [], [], []
         for wall in walls:
             changed = np.abs(wall.links.face_factors - 1.0) > NEARLY_PLAIN
-            faces, axes = wall.links.face_cells[changed], wall.links.face_axes[changed]
-            cells += [faces, faces + step[axes], wall.links.wall_cells]
-        special = np.unique(np.concatenate(cells))
-        factors = np.ones((len(special), 6))
-        entries: list[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]] = []
+            changed_cells.append(wall.links.face_cells[changed])
+            changed_axes.append(wall.links.face_axes[changed])
+            changed_factors.append(wall.links.face_factors[changed])
+        none = np.empty(0, np.int64)
+        self._face_factors = FaceFactors(
+            backend,
+            layout,
+            np.concatenate([none, *changed_cells]),
+            np.concatenate([none.astype(np.int8), *changed_axes]),
+            np.concatenate([none.astype(float), *changed_factors]),
+        )
         self._walls: dict[str, _WallArrays] = {}
+        entries: list[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]] = []
         for wall in walls:
             links = wall.links
-            changed = np.abs(links.face_factors - 1.0) > NEARLY_PLAIN
-            faces, axes = links.face_cells[changed], links.face_axes[changed].astype(np.int64)
-            for side, ends in enumerate((faces, faces + step[axes])):
-                place = (np.searchsorted(special, ends), 2 * axes + side)
-                np.multiply.at(factors, place, links.face_factors[changed])
-            temperature = np.asarray(wall.temperatures, dtype=float)[links.wall_owners] - self.law.reference
-            entries.append((np.searchsorted(special, links.wall_cells), links.wall_factors, temperature))
+            order = np.argsort(links.wall_cells, kind="stable")
+            wall_cells, owners = links.wall_cells[order], links.wall_owners[order]
+            temperature = np.asarray(wall.temperatures, dtype=float)[owners] - self.law.reference
+            entries.append((wall_cells, links.wall_factors[order], temperature))
+            empty = partial(backend.full, max(1, len(owners)), 0.0, "float64")
             self._walls[wall.name] = _WallArrays(
-                len(links.wall_cells),
-                backend.asarray(layout.memory_index(links.wall_cells), "int32"),
-                backend.asarray(links.wall_factors, "float32"),
+                plane_starts(wall_cells, layout.shape),
+                backend.asarray(layout.memory_index(wall_cells), "int32"),
+                backend.asarray(links.wall_factors[order], "float32"),
                 backend.asarray(temperature, "float32"),
-                backend.full(max(1, len(links.wall_cells)), 0.0, "float64"),
-                links.wall_owners,
+                (empty(), empty(), empty()),
+                owners,
+                backend.asarray(order, "int32"),
                 len(wall.temperatures) if wall.by_owner else 0,
-                backend.asarray(np.empty(0), "int32"),
+                backend.asarray(none, "int32"),
             )
-        owner = np.concatenate([e[0] for e in entries]) if entries else np.empty(0, np.int64)
-        strength = np.concatenate([e[1] for e in entries]) if entries else np.empty(0)
-        value = np.concatenate([e[2] for e in entries]) if entries else np.empty(0)
-        order = np.argsort(owner, kind="stable")
-        start = np.searchsorted(owner[order], np.arange(len(special) + 1))
+        cell = np.concatenate([none, *(e[0] for e in entries)])
+        strength = np.concatenate([np.empty(0), *(e[1] for e in entries)])
+        value = np.concatenate([np.empty(0), *(e[2] for e in entries)])
+        order = np.argsort(cell, kind="stable")
+        beside, index = np.unique(cell, return_inverse=True)
         places, begin = np.argsort(order), 0
         for name, arrays in self._walls.items():
             mine = backend.asarray(places[begin : begin + arrays.n], "int32")
             self._walls[name], begin = replace(arrays, places=mine), begin + arrays.n
-        pad = 1 if len(order) == 0 else 0  # a kernel argument may not be empty
-        self._special = (
-            len(special),
-            backend.asarray(layout.memory_index(special), "int32"),
-            backend.asarray(factors.ravel(), "float32"),
-            backend.asarray(start, "int32"),
-            backend.asarray(np.pad(strength[order], (0, pad)), "float32"),
-            backend.asarray(np.pad(value[order], (0, pad)), "float32"),
+        self._wall_links = (
+            backend.asarray(np.searchsorted(cell[order], [*beside, layout.n_cells]), "int32"),
+            backend.asarray(strength[order], "float32"),
+            backend.asarray(value[order], "float32"),
         )
-        self._special_host = (special, factors, np.bincount(owner, weights=strength, minlength=len(special)))
+        self._beside = (
+            plane_starts(beside, layout.shape),
+            backend.asarray(layout.memory_index(beside), "int32"),
+            backend.asarray(np.bincount(index, strength, len(beside)), "float32"),
+            backend.full(max(1, len(beside)), 0.0, "float32"),
+        )
+        self._fitted = _Fitted.of(walls, layout)
 
     def set_wall_temperatures(self, name: str, temperatures: NDArray[np.float64]) -> None:
         """Change the temperature of each owner of one wall [°C]."""
@@ -234,14 +262,14 @@ class Bioheat:
         if wall.n:
             values = self.backend.asarray(temperatures[wall.owner] - self.law.reference, "float32")
             wall.temperature[:] = values
-            self._special[-1][wall.places] = values
+            self._wall_links[-1][wall.places] = values
 
     def set_link_temperatures(self, name: str, values: Array) -> None:
-        """Give each link of one wall a temperature of its own, counted from the reference [K]."""
+        """Give each link of one wall, in the order of its links, a temperature from the reference [K]."""
         wall = self._walls[name]
         if wall.n:
-            wall.temperature[:] = values
-            self._special[-1][wall.places] = values
+            wall.temperature[:] = values[wall.order]
+            self._wall_links[-1][wall.places] = wall.temperature
 
     def wall_exchange(self, name: str, temperature: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Conductance G [W/K] from tissue to each owner of a wall `by_owner`, and tissue's mean T there [°C].
@@ -289,7 +317,7 @@ class Bioheat:
         inverse = law.inverse_capacity[labels] / self.spacing**2
         rates = (2.0 * total + self.spacing**2 * law.perfusion[labels]) * inverse
         plain = float(rates.max())
-        special, factors, walls = self._special_host
+        special, factors, walls = self._fitted.cells, self._fitted.factors, self._fitted.walls
         if len(special):
             index = np.stack(np.unravel_index(special, labels.shape)) + 1
             own, fitted = k[tuple(index)], np.zeros(len(special))
@@ -389,30 +417,6 @@ class Bioheat:
                 faces = faces + lost.sum(dtype="float64")
         return self.spacing * float(faces)
 
-    def _wall_flows(self, temperature: Array) -> dict[str, Any]:
-        """Heat [W] from tissue into each kind of wall, or into each owner of it."""
-        flows: dict[str, Any] = {}
-        for name, wall in self._walls.items():
-            if wall.n:
-                self.backend.on_entries(
-                    "wall_heat",
-                    wall.n,
-                    wall.cell,
-                    wall.factor,
-                    wall.temperature,
-                    temperature,
-                    self.conductivity,
-                    wall.buffer,
-                )
-                if wall.n_owners:
-                    heat = np.asarray(self.backend.to_host(wall.buffer))
-                    flows[name] = self.spacing * np.bincount(wall.owner, heat, minlength=wall.n_owners)
-                else:
-                    flows[name] = self.spacing * float(wall.buffer.sum())
-            else:
-                flows[name] = np.zeros(wall.n_owners) if wall.n_owners else 0.0
-        return flows
-
     def advance(
         self,
         enthalpy: Array,
@@ -441,83 +445,73 @@ class Bioheat:
             table["metabolic"],
             self._source,
         )
+        coefficients = stages(n_stages(time_step, explicit_limit))
+        before, two_before, T = enthalpy, enthalpy, temperature
+        faces, call = space.faces, backend.call_on_cells
+        starts, beside, strength, drive = self._beside
+        backend.on_entries("wall_drive", int(starts[-1]), *self._wall_links, drive)
+        calls = [*faces.calls(backend, self.conductivity), *self._face_factors.calls(backend, faces)]
+        faces.owner = self
         common = (
-            self.conductivity,
+            *faces.arrays,
             self.perfusion,
             self._source,
             self._inverse_capacity,
             self._inverse_h2,
             self._arterial,
         )
-        ledgers = {name: _WallLedger() for name in self._walls}
-        before, two_before, T = enthalpy, enthalpy, temperature
-        coefficients = stages(n_stages(time_step, explicit_limit))
         for number, stage in enumerate(coefficients):
-            for name, flow in self._wall_flows(T).items():
-                ledgers[name].add(stage, time_step, flow, number == 0)
-            step = np.float32(stage.mu_tilde * time_step)
+            is_first, step = np.int32(number == 0), np.float32(stage.mu_tilde * time_step)
+            mu, nu = np.float32(stage.mu), np.float32(stage.nu)
+            step0 = np.float32(stage.gamma_tilde * time_step)
             out = first if number % 2 == 0 else second
-            if number == 0:
-                backend.on_cells("first_stage", layout, enthalpy, T, *common, step, L0, out)
-            else:
-                backend.on_cells(
-                    "next_stage",
-                    layout,
-                    enthalpy,
-                    T,
-                    *common,
-                    np.float32(stage.mu),
-                    np.float32(stage.nu),
-                    step,
-                    np.float32(stage.gamma_tilde * time_step),
-                    L0,
-                    before,
-                    two_before,
-                    out,
+            for wall in self._walls.values():
+                calls.append(
+                    backend.call_on_entries(
+                        "book_walls",
+                        wall.starts,
+                        *(wall.cell, wall.factor, wall.temperature, T, self.conductivity),
+                        *(mu, nu, step, step0, is_first),
+                        *wall.ledger,
+                    )
                 )
-            self._correct(T, step, number == 0, L0, out)
+            if number == 0:
+                calls.append(call("first_stage", layout, enthalpy, T, *common, step, L0, out))
+            else:
+                scheme = (mu, nu, step, step0, L0, before, two_before, out)
+                calls.append(call("next_stage", layout, enthalpy, T, *common, *scheme))
+            calls.append(
+                backend.call_on_entries(
+                    "add_walls",
+                    starts,
+                    *(beside, strength, drive, T, self.conductivity, self._inverse_capacity),
+                    *(self._inverse_h2, step, is_first, L0, out),
+                )
+            )
             two_before, before = before, out
-            T = self._temperature_of(out) if boils else out
+            T = out
+            if boils:
+                T = self.boiling_temperature
+                boiling = (self.labels, table["latent"], *self._boil)
+                calls.append(call("temperature_of", layout, out, *boiling, T))
+        backend.program(calls)()
         self.evaluations += len(coefficients)
-        self.wall_heat = {name: float(np.sum(ledger.last)) for name, ledger in ledgers.items()}
-        self.owner_heat = {
-            name: np.asarray(ledger.last) for name, ledger in ledgers.items() if self._walls[name].n_owners
-        }
+        self._book()
         # `before` is the new state; its place in the workspace is taken by the old one
         space.first, space.second = enthalpy, second if before is first else first
         return before, T, enthalpy
 
-    def _correct(self, T: Array, step: np.float32, is_first: bool, L0: Array, out: Array) -> None:
-        """Add to a stage what flows through fitted faces and walls."""
-        n, *lists = self._special
-        self.backend.on_entries(
-            "correct_stage",
-            n,
-            np.int32(self.layout.sx),
-            np.int32(self.layout.sy),
-            *lists,
-            T,
-            self.conductivity,
-            self._inverse_capacity,
-            self._inverse_h2,
-            step,
-            np.int32(is_first),
-            L0,
-            out,
-        )
-
-    def _temperature_of(self, enthalpy: Array) -> Array:
-        """T(u), in the one field kept for it."""
-        self.backend.on_cells(
-            "temperature_of",
-            self.layout,
-            enthalpy,
-            self.labels,
-            self._table["latent"],
-            *self._boil,
-            self.boiling_temperature,
-        )
-        return self.boiling_temperature
+    def _book(self) -> None:
+        """Heat [J] that the walls took in the step."""
+        self.wall_heat, self.owner_heat = {}, {}
+        for name, wall in self._walls.items():
+            if wall.n_owners:
+                booked = np.asarray(self.backend.to_host(wall.booked), dtype=np.float64)[: wall.n]
+                heat = np.bincount(wall.owner, booked, wall.n_owners)
+                self.owner_heat[name] = np.asarray(self.spacing * heat, dtype=np.float64)
+                self.wall_heat[name] = float(self.owner_heat[name].sum())
+            else:
+                self.wall_heat[name] = self.spacing * float(wall.booked.sum()) if wall.n else 0.0
 
     def stored_heat(self, enthalpy: Array) -> float:
         """Σ ρc (u − reference) h³ [J]."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from thermosim.backends.base import Array, Backend, Layout
 from thermosim.errors import InputError
+from thermosim.numerics.faces import FaceFactors
 from thermosim.numerics.link_factors import LinkFactors
 from thermosim.numerics.multigrid import Links, MultigridSolver, SolveReport
 from thermosim.numerics.workspace import Workspace
@@ -102,8 +103,9 @@ class ElectricPotential:
         self._reference = np.float32(law.reference)
         self._is_blood = backend.asarray(law.is_blood, "float32")
         self.sigma = backend.field(layout)
-        self.links = Links.empty(backend, layout)
-        self.solver = MultigridSolver(backend, self.links, workspace)
+        self._faces = workspace.faces  # the heat equation's, too
+        self._links = Links(layout, *self._faces.arrays, backend.field(layout))
+        self._solver = MultigridSolver(backend, self._links, workspace)
         self.solves = 0
         self.iterations = 0
         self.solved = SolvedFields(backend, layout, 0)
@@ -119,17 +121,7 @@ class ElectricPotential:
     ) -> None:
         """Take over the links of (moved) electrodes; fields must be solved again."""
         backend, layout = self.backend, self.layout
-        memory = layout.memory_index(links.face_cells)
-        self._faces = []
-        for axis in range(3):
-            chosen = links.face_axes == axis
-            self._faces.append(
-                (
-                    int(chosen.sum()),
-                    backend.asarray(memory[chosen], "int32"),
-                    backend.asarray(links.face_factors[chosen], "float32"),
-                )
-            )
+        self._factors = FaceFactors(backend, layout, links.face_cells, links.face_axes, links.face_factors)
         self.walls = [
             WallList.of(backend, layout, links.wall_cells[own], links.wall_factors[own])
             for own in (links.wall_owners == e for e in range(n_electrodes))
@@ -150,7 +142,7 @@ class ElectricPotential:
         total = np.asarray(np.bincount(inverse, weights=factors), dtype=np.float64)
         self._leaks = WallList.of(backend, layout, unique, total)
         self._ground = WallList.of(backend, layout, ground[0][to_ground], ground[1][to_ground])
-        self.links.leak[:] = 0.0
+        self._links.leak[:] = 0.0
         self.set_terminals(self.terminals)
 
     def set_terminals(self, terminals: tuple[tuple[int, ...], ...]) -> None:
@@ -196,13 +188,23 @@ class ElectricPotential:
 
     def restore_conductances(self) -> None:
         """All links from the σ at hand."""
-        backend, layout, links = self.backend, self.layout, self.links
-        backend.on_cells("face_conductance", layout, self.sigma, links.gx, links.gy, links.gz)
-        for (n, face, factor), g in zip(self._faces, (links.gx, links.gy, links.gz), strict=True):
-            backend.on_entries("scale_faces", n, face, factor, g)
-        leaks = self._leaks
-        backend.on_entries("wall_leak", leaks.n, leaks.cell, leaks.factor, self.sigma, links.leak)
-        self.solver.coarsen()
+        backend, faces, leaks = self.backend, self._faces, self._leaks
+        backend.program([*faces.calls(backend, self.sigma), *self._factors.calls(backend, faces)])()
+        faces.owner = self
+        backend.on_entries("wall_leak", leaks.n, leaks.cell, leaks.factor, self.sigma, self._links.leak)
+        self._solver.coarsen()
+
+    @property
+    def links(self) -> Links:
+        """The links of the σ at hand, made again where the heat equation has overwritten them."""
+        return self.solver.finest
+
+    @property
+    def solver(self) -> MultigridSolver:
+        """The solver, with its finest links in place."""
+        if self._faces.owner is not self:
+            self.restore_conductances()
+        return self._solver
 
     def solve(self, tolerance: float, maximum_iterations: int) -> None:
         """Solve every terminal's unit field for the present conductances, from the fields at hand."""
