@@ -91,12 +91,14 @@ KERNEL heat_source(GRID_PARAMETERS, const float* q, float power, const unsigned 
   for_each_cell(GRID, [=](Index p) INLINE { source[p] = power * q[p] + metabolic[label[p]]; });
 }
 
+// Coefficients of a stage lie on the device: `scheme` = mu, nu, step, step0.
 // Stage 1: L0 = L(u0), u1 = u0 + step · L0.
 KERNEL first_stage(GRID_PARAMETERS, const float* u0, const float* AROUND T,
                    const float* AROUND kx, const float* AROUND ky, const float* AROUND kz,
                    const float* W,
                    const float* source, const float* inverse_capacity, float inverse_h2,
-                   float arterial, float step, float* L0, float* u1) {
+                   float arterial, const float* scheme, float* L0, float* u1) {
+  const float step = scheme[2];
   for_each_cell(GRID, [=](Index p) INLINE {
     const float change =
         rate(p, sx, sy, T, kx, ky, kz, W[p], source[p], inverse_capacity[p], inverse_h2, arterial);
@@ -112,8 +114,9 @@ KERNEL next_stage(GRID_PARAMETERS, const float* u0, const float* AROUND T,
                   const float* AROUND kx, const float* AROUND ky, const float* AROUND kz,
                   const float* W,
                   const float* source, const float* inverse_capacity, float inverse_h2,
-                  float arterial, float mu, float nu, float step, float step0, const float* L0,
+                  float arterial, const float* scheme, const float* L0,
                   const float* u_before, const float* u_two_before, float* u) {
+  const float mu = scheme[0], nu = scheme[1], step = scheme[2], step0 = scheme[3];
   for_each_cell(GRID, [=](Index p) INLINE {
     const float change =
         rate(p, sx, sy, T, kx, ky, kz, W[p], source[p], inverse_capacity[p], inverse_h2, arterial);
@@ -154,8 +157,9 @@ KERNEL wall_drive(int n, const int* wall_start, const float* wall_factor,
 
 // Adds to a stage what flows from walls into the cells beside them. The first stage corrects L0 too.
 KERNEL add_walls(int n, const int* cell, const float* strength, const float* drive, const float* T,
-                 const float* k, const float* inverse_capacity, float inverse_h2, float step,
+                 const float* k, const float* inverse_capacity, float inverse_h2, const float* scheme,
                  int is_first, float* L0, float* u) {
+  const float step = scheme[2];
   for_each_entry(n, [=](int e) INLINE {
     const int p = cell[e];
     const float flow = k[p] * (drive[e] - strength[e] * T[p]);
@@ -168,15 +172,15 @@ KERNEL add_walls(int n, const int* cell, const float* strength, const float* dri
 // Books the heat [J/m] that has flown over each wall link since the start of a step, by the stages' own
 // rule: E_j = mu E_{j−1} + nu E_{j−2} + step F(T_{j−1}) + step0 F(T_0), F = factor k (T − T_wall).
 KERNEL book_walls(int n, const int* cell, const float* factor, const float* temperature,
-                  const float* T, const float* k, float mu, float nu, float step, float step0,
-                  int is_first, double* first_flow, double* booked, double* booked_before) {
+                  const float* T, const float* k, const float* scheme, int is_first,
+                  double* first_flow, double* booked, double* booked_before) {
+  const double mu = scheme[0], nu = scheme[1], step = scheme[2], step0 = scheme[3];
   for_each_entry(n, [=](int e) INLINE {
     const int p = cell[e];
     const double flow = (double)(factor[e] * k[p]) * ((double)T[p] - (double)temperature[e]);
     if (is_first) first_flow[e] = flow;
     const double last = is_first ? 0.0 : booked[e], before = is_first ? 0.0 : booked_before[e];
-    booked[e] = (double)mu * last + (double)nu * before + (double)step * flow +
-                (double)step0 * first_flow[e];
+    booked[e] = mu * last + nu * before + step * flow + step0 * first_flow[e];
     booked_before[e] = last;
   });
 }

@@ -106,37 +106,47 @@ struct Grid {
   bool is_large() const { return (long)nx * ny * nz > 65536; }
 };
 
+// Set in threads that share out the work themselves (cpu_program.h): kernels then run in one of them.
+static thread_local bool works_alone = false;
+
 // Every thread works with its own copies of the grid and the body: compilers then keep what the body
 // has captured in registers instead of loading it from shared memory in every iteration.
 
 template <class Body>
-DEVICE void for_each_row(Grid shared_grid, Body shared_body) {
-#pragma omp parallel if (shared_grid.is_large())
+DEVICE void for_rows(Grid shared_grid, Body shared_body) {
+  if (works_alone || !shared_grid.is_large()) {
+    const Grid grid = shared_grid;
+    const Body body = shared_body;
+    for (int i = 0; i < grid.nx; ++i)
+      for (int j = 0; j < grid.ny; ++j)
+        body(grid.origin + (Index)i * grid.sx + (Index)j * grid.sy, i, j);
+    return;
+  }
+#pragma omp parallel
   {
     const Grid grid = shared_grid;
     const Body body = shared_body;
 #pragma omp for collapse(2) schedule(static) nowait
     for (int i = 0; i < grid.nx; ++i)
       for (int j = 0; j < grid.ny; ++j)
-        body(grid.origin + (Index)i * grid.sx + (Index)j * grid.sy, i * grid.ny + j);
+        body(grid.origin + (Index)i * grid.sx + (Index)j * grid.sy, i, j);
   }
 }
 
 template <class Body>
-DEVICE void for_each_cell_ijk(Grid shared_grid, Body shared_body) {
-#pragma omp parallel if (shared_grid.is_large())
-  {
-    const Grid grid = shared_grid;
-    const Body body = shared_body;
-#pragma omp for collapse(2) schedule(static) nowait
-    for (int i = 0; i < grid.nx; ++i)
-      for (int j = 0; j < grid.ny; ++j) {
-        const Index row = grid.origin + (Index)i * grid.sx + (Index)j * grid.sy;
-        const Index end = row + grid.nz;
+DEVICE void for_each_row(Grid grid, Body body) {
+  const int ny = grid.ny;
+  for_rows(grid, [=](Index row, int i, int j) INLINE { body(row, i * ny + j); });
+}
+
+template <class Body>
+DEVICE void for_each_cell_ijk(Grid grid, Body body) {
+  const int nz = grid.nz;
+  for_rows(grid, [=](Index row, int i, int j) INLINE {
+    const Index end = row + nz;
 #pragma omp simd
-        for (Index p = row; p < end; ++p) body(p, i, j, (int)(p - row));
-      }
-  }
+    for (Index p = row; p < end; ++p) body(p, i, j, (int)(p - row));
+  });
 }
 
 template <class Body>
@@ -146,7 +156,12 @@ DEVICE void for_each_cell(Grid grid, Body body) {
 
 template <class Body>
 DEVICE void for_each_entry(int n, Body shared_body) {
-#pragma omp parallel if (n > 65536)
+  if (works_alone || n <= 65536) {
+    const Body body = shared_body;
+    for (int e = 0; e < n; ++e) body(e);
+    return;
+  }
+#pragma omp parallel
   {
     const Body body = shared_body;
 #pragma omp for schedule(static) nowait

@@ -94,10 +94,10 @@ class _Part(Layout):
         self.__dict__.update(sx=sx, sy=sy, origin=origin)  # where cached_property looks first
 
 
-def plane_starts(cells: NDArray[np.integer[Any]], shape: tuple[int, int, int]) -> NDArray[np.int32]:
-    """First entry of each x-plane, and the end, of sorted cells numbered ``(i * ny + j) * nz + k``."""
-    planes = np.arange(shape[0] + 1, dtype=np.int64) * (shape[1] * shape[2])
-    return np.searchsorted(np.asarray(cells, dtype=np.int64), planes).astype(np.int32)
+def row_starts(cells: NDArray[np.integer[Any]], shape: tuple[int, int, int]) -> NDArray[np.int32]:
+    """First entry of each row, and the end, of sorted cells numbered ``(i * ny + j) * nz + k``."""
+    rows = np.arange(shape[0] * shape[1] + 1, dtype=np.int64) * shape[2]
+    return np.searchsorted(np.asarray(cells, dtype=np.int64), rows).astype(np.int32)
 
 
 KernelKind = Literal["cell", "entry", "row"]
@@ -122,14 +122,14 @@ class Call:
     """A kernel with its arguments, to be run as part of a program.
 
     `arguments` are all of them, those of the grid or the number of entries included. `starts`: of a kernel
-    on a list, the first entry of each x-plane and of the end; arguments as long as the list belong to it.
-    `planes`: of the grid it runs on, which is `ratio` times coarser than the program's.
+    on a list, the first entry of each row of cells and of the end; arguments as long as the list belong to
+    it. `box`: planes and rows of the grid it runs on, which is `ratio` times coarser than the program's.
     """
 
     signature: KernelSignature
     extent: tuple[int, ...]
     arguments: tuple[Any, ...]
-    planes: int
+    box: tuple[int, int]
     ratio: int = 1
     starts: NDArray[np.int32] | None = None
 
@@ -257,13 +257,13 @@ class Backend(ABC):
         """`on_cells` as part of a program; `ratio` 2: on a grid twice as coarse as the program's."""
         kind = self._signatures[name].kind
         signature = self._checked(name, "row" if kind == "row" else "cell", arguments)
-        return Call(signature, layout.shape, (*layout.arguments, *arguments), layout.shape[0], ratio)
+        return Call(signature, layout.shape, (*layout.arguments, *arguments), layout.shape[:2], ratio)
 
-    def call_on_entries(self, name: str, starts: NDArray[np.int32], *arguments: Any) -> Call:
-        """`on_entries` as part of a program; `starts`: the first entry of each x-plane, and the end."""
+    def call_on_entries(self, name: str, layout: Layout, starts: NDArray[np.int32], *arguments: Any) -> Call:
+        """`on_entries` as part of a program; `starts`: the first entry of each row of cells, and the end."""
         n = int(starts[-1])
         signature = self._checked(name, "entry", (np.int32(n), *arguments))
-        return Call(signature, (n,), (np.int32(n), *arguments), len(starts) - 1, 1, starts)
+        return Call(signature, (n,), (np.int32(n), *arguments), layout.shape[:2], 1, starts)
 
     def program(self, calls: Sequence[Call]) -> Callable[[], None]:
         """The calls in order, made ready to be run many times.

@@ -183,7 +183,7 @@ class CpuBackend(Backend):
 
     def program(self, calls: Sequence[Call]) -> Callable[[], None]:
         calls = [call for call in calls if 0 not in call.extent]
-        return cpu_program.CpuProgram(self._library, calls)
+        return cpu_program.CpuProgram(self._library, calls, self.threads)
 
     def _launch(self, signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]) -> None:
         function = self._functions.get(signature.name)

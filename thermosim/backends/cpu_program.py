@@ -1,8 +1,8 @@
-"""Programs on the CPU: lists of kernels that run slab by slab, so that fields pass through memory once.
+"""Programs on the CPU: lists of kernels that run tile by tile, so that fields pass through memory once.
 
 A kernel that reads its neighbours has to stay a plane behind the one that writes them, and one that
 overwrites a field behind those that still read it. `lags` finds by how much from the parameters' types
-and the mark AROUND in the sources; `kernels/cpu_program.h` runs the slabs.
+and the mark AROUND in the sources; `kernels/cpu_program.h` runs the tiles.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ CALL = np.dtype(
         ("starts", "u8"),
         ("lists", "u8"),
         ("planes", "i4"),
+        ("rows", "i4"),
         ("lag", "i4"),
         ("ratio", "i4"),
-        ("unused", "i4"),
     ]
 )
 """`Call` of kernels/cpu_program.h."""
 
-SLAB_CELLS = 131_072
-"""Cells of a slab: enough work for two threads, and a dozen fields of some slabs fit into the last cache."""
+TILE_PLANES, TILE_CELLS = 4, 16_384
+"""Planes of a tile, and cells of each: a dozen fields of it and of the planes behind it fit into a cache."""
 
-CACHED_CELLS = 400_000
-"""A grid of at most so many cells is one slab: all of its fields fit into the last cache."""
+CACHED_CELLS = 60_000
+"""A grid of at most so many cells is one tile, for one thread."""
 
 
 def run_functions(signatures: Iterable[KernelSignature]) -> str:
-    """C++ that takes a kernel's arguments from a list and shifts them to a slab of planes.
+    """C++ that takes a kernel's arguments from a list and shifts them to a box of planes and rows.
 
     Kernels that leave several values per row have no such function: their rows are numbered by the grid.
     """
@@ -47,33 +47,39 @@ def run_functions(signatures: Iterable[KernelSignature]) -> str:
         if signature.kind == "row" and signature.several_values:
             continue
         names = [name for _, name in signature.parameters]
-        given = 0
-        words = []
+        given = 6 if signature.has_grid else 0
+        words, by_plane = [], "rows" in names
         if signature.has_grid:
-            given = 6
-            words = ["last - first", *(f"c.arguments[{a}].integer" for a in range(1, 5))]
-            words.append("c.arguments[5].integer + first * c.arguments[3].integer")
+            planes, i = ("1", "i") if by_plane else ("b.i1 - b.i0", "b.i0")
+            words = [planes, "b.j1 - b.j0", *(f"c.arguments[{a}].integer" for a in range(2, 5))]
+            words.append(
+                f"c.arguments[5].integer + {i} * c.arguments[3].integer + b.j0 * c.arguments[4].integer"
+            )
         for place, (c_type, name) in enumerate(signature.parameters):
             a = given + place
             if c_type.endswith("*"):
                 base = c_type.removesuffix("*")
                 if name == "rows":
-                    words.append(f"({base}*)c.arguments[{a}].pointer + (long)first * c.arguments[1].integer")
+                    words.append(f"({base}*)c.arguments[{a}].pointer + (long)i * c.rows + b.j0")
                 else:
-                    words.append(f"c.entries<{base}>({a}, first)")
+                    words.append(f"c.entries<{base}>({a}, {'0' if signature.has_grid else 'first'})")
             elif name == "n" and signature.kind == "entry":
-                words.append("c.starts[last] - c.starts[first]")
-            elif name == "fine_nx":  # of which the slab sees the rest
-                words.append(f"c.arguments[{a}].integer - 2 * first")
+                words.append("last - first")
+            elif name in ("fine_nx", "fine_ny"):  # of which the box sees the rest
+                words.append(f"c.arguments[{a}].integer - 2 * b.{'i0' if name == 'fine_nx' else 'j0'}")
             elif name == "fine_origin":
-                step = given + names.index("fine_sx")
-                words.append(f"c.arguments[{a}].integer + 2 * first * c.arguments[{step}].integer")
+                x, y = given + names.index("fine_sx"), given + names.index("fine_sy")
+                steps = f"b.i0 * c.arguments[{x}].integer + b.j0 * c.arguments[{y}].integer"
+                words.append(f"c.arguments[{a}].integer + 2 * ({steps})")
             else:
                 words.append(f"c.arguments[{a}].{'real' if c_type == 'float' else 'integer'}")
-        lines.append(
-            f'extern "C" void run_{signature.name}(const Call& c, int first, int last) '
-            f"{{ {signature.name}({', '.join(words)}); }}"
-        )
+        call = f"{signature.name}({', '.join(words)});"
+        if signature.kind == "entry":
+            ends = "first = c.starts[i * c.rows + b.j0], last = c.starts[i * c.rows + b.j1]"
+            call = f"for (int i = b.i0; i < b.i1; ++i) {{ const int {ends}; if (last > first) {call} }}"
+        elif by_plane:
+            call = f"for (int i = b.i0; i < b.i1; ++i) {call}"
+        lines.append(f'extern "C" void run_{signature.name}(const Call& c, const Box& b) {{ {call} }}')
     return "\n".join(lines) + "\n"
 
 
@@ -135,20 +141,21 @@ class CpuProgram:
     calls : in order; all work on one grid, or on planes of one twice as coarse (`ratio` 2).
     """
 
-    def __init__(self, library: ctypes.CDLL, calls: Sequence[Call]) -> None:
+    def __init__(self, library: ctypes.CDLL, calls: Sequence[Call], threads: int) -> None:
         self._run = library.run_program
         n = len(calls)
         table = np.zeros(n, CALL)
         arguments: list[int] = []
         begins = []
-        self.planes = max(call.planes for call in calls if call.ratio == 1)
+        extents = [call.extent for call in calls if call.ratio == 1 and call.signature.has_grid]
+        planes, rows, length = (max(extent[axis] for extent in extents) for axis in range(3))
         self._kept = calls
         addresses: list[list[int]] = []
         for place, call in enumerate(calls):
             begins.append(len(arguments))
             row = table[place]
             row["run"] = _function_address(library, call.signature.name)
-            row["planes"], row["ratio"] = call.planes, call.ratio
+            row["planes"], row["rows"], row["ratio"] = *call.box, call.ratio
             lists, mine = 0, []
             for a, value in enumerate(call.arguments):
                 if value.ndim:
@@ -165,13 +172,15 @@ class CpuProgram:
         self._arguments = np.array(arguments, dtype="u8")
         table["arguments"] = self._arguments.ctypes.data + 8 * np.array(begins, dtype="u8")
         self._table = table
-        self._done = np.empty(n, "i4")
-        cells = max((call.extent[1] * call.extent[2] for call in calls if call.signature.has_grid), default=1)
-        whole = self.planes * cells <= CACHED_CELLS
-        self._width = self.planes if whole else max(1, -(-SLAB_CELLS // cells))
-        if not whole:
+        if planes * rows * length > CACHED_CELLS:
             table["lag"] = lags(calls, addresses)
-        self._ready = (table.ctypes.data, n, self.planes, self._width, self._done.ctypes.data)
+            tile = (TILE_PLANES, max(1, TILE_CELLS // length))
+            # a thread's rows have to be more than what the last call stays behind
+            threads = max(1, min(threads, rows // (2 * int(table["lag"].max()) + 2)))
+        else:
+            tile, threads = (planes, rows), 1
+        self.tile, self.threads = tile, threads
+        self._ready = (table.ctypes.data, n, planes, rows, *tile, threads)
 
     def __call__(self) -> None:
         self._run(*self._ready)
@@ -188,10 +197,4 @@ def _function_address(library: ctypes.CDLL, name: str) -> int:
 def declare(library: ctypes.CDLL) -> None:
     """Types of `run_program`."""
     library.run_program.restype = None
-    library.run_program.argtypes = [
-        ctypes.c_void_p,
-        ctypes.c_int,
-        ctypes.c_int,
-        ctypes.c_int,
-        ctypes.c_void_p,
-    ]
+    library.run_program.argtypes = [ctypes.c_void_p, *[ctypes.c_int] * 6]

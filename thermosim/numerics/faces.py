@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from thermosim.backends.base import Array, Backend, Call, Layout, plane_starts
+from thermosim.backends.base import Array, Backend, Call, Layout, row_starts
 
 
 @dataclass
@@ -64,7 +64,7 @@ class FaceFactors:
             np.multiply.at(product, inverse, factors[chosen])
             self._lists.append(
                 (
-                    plane_starts(unique, layout.shape),
+                    row_starts(unique, layout.shape),
                     backend.asarray(layout.memory_index(unique), "int32"),
                     backend.asarray(product, "float32"),
                 )
@@ -73,6 +73,6 @@ class FaceFactors:
     def calls(self, backend: Backend, faces: Faces) -> list[Call]:
         """Kernels that apply the factors."""
         return [
-            backend.call_on_entries("scale_faces", starts, face, factor, g)
+            backend.call_on_entries("scale_faces", faces.layout, starts, face, factor, g)
             for (starts, face, factor), g in zip(self._lists, faces.arrays, strict=True)
         ]

@@ -7,7 +7,7 @@ Fields of u and T are counted from a reference temperature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thermosim.backends.base import Array, Backend, Layout, plane_starts
+from thermosim.backends.base import Array, Backend, Layout, row_starts
 from thermosim.numerics.faces import FaceFactors
 from thermosim.numerics.link_factors import LinkFactors
-from thermosim.numerics.super_time_stepping import n_stages, stages
+from thermosim.numerics.super_time_stepping import Stage, n_stages, stages
 from thermosim.numerics.workspace import Workspace
 
 GHOST_CONDUCTIVITY = 1e6
@@ -27,6 +27,9 @@ GHOST_CONDUCTIVITY = 1e6
 NEARLY_PLAIN = 0.005
 """A fitted face this close to the plain one is left plain, a third of the faces beside a vessel; at
 0.02 it would be four fifths, and the heat into the vessels of the demo would change by 2 %."""
+
+MOST_PROGRAMS = 32
+"""Fields are exchanged from step to step, and steps have few or many stages: so many programs are kept."""
 
 NOTHING_DIES = (-87.0, 0.0, 0.0)
 """Constants of a rate of death that is zero in float32, see `ThermalLaw.death`."""
@@ -141,7 +144,7 @@ class _Fitted:
 class _WallArrays:
     """One kind of wall: its links sorted by cell, and what they have booked in a step [J/m]."""
 
-    starts: NDArray[np.int32]  # first link of each x-plane
+    starts: NDArray[np.int32]  # first link of each row
     cell: Array
     factor: Array
     temperature: Array
@@ -195,10 +198,12 @@ class Bioheat:
         self.all_rows = True
         self.wall_heat: dict[str, float] = {}  # heat [J] into each kind of wall in the last step
         self.owner_heat: dict[str, NDArray[np.float64]] = {}  # the same owner by owner, for walls `by_owner`
+        self._schemes: list[Array] = []
         self.set_walls(walls)
 
     def set_walls(self, walls: Sequence[ThermalWall]) -> None:
         """Take over the links to needles and vessels."""
+        self._programs: dict[tuple[Any, ...], Callable[[], None]] = {}
         backend, layout = self.backend, self.layout
         changed_cells, changed_axes, changed_factors = [], [], []
         for wall in walls:
@@ -224,7 +229,7 @@ class Bioheat:
             entries.append((wall_cells, links.wall_factors[order], temperature))
             empty = partial(backend.full, max(1, len(owners)), 0.0, "float64")
             self._walls[wall.name] = _WallArrays(
-                plane_starts(wall_cells, layout.shape),
+                row_starts(wall_cells, layout.shape),
                 backend.asarray(layout.memory_index(wall_cells), "int32"),
                 backend.asarray(links.wall_factors[order], "float32"),
                 backend.asarray(temperature, "float32"),
@@ -249,7 +254,7 @@ class Bioheat:
             backend.asarray(value[order], "float32"),
         )
         self._beside = (
-            plane_starts(beside, layout.shape),
+            row_starts(beside, layout.shape),
             backend.asarray(layout.memory_index(beside), "int32"),
             backend.asarray(np.bincount(index, strength, len(beside)), "float32"),
             backend.full(max(1, len(beside)), 0.0, "float32"),
@@ -446,12 +451,34 @@ class Bioheat:
             self._source,
         )
         coefficients = stages(n_stages(time_step, explicit_limit))
-        before, two_before, T = enthalpy, enthalpy, temperature
-        faces, call = space.faces, backend.call_on_cells
-        starts, beside, strength, drive = self._beside
-        backend.on_entries("wall_drive", int(starts[-1]), *self._wall_links, drive)
-        calls = [*faces.calls(backend, self.conductivity), *self._face_factors.calls(backend, faces)]
-        faces.owner = self
+        self._set_scheme(coefficients, time_step)
+        backend.on_entries("wall_drive", int(self._beside[0][-1]), *self._wall_links, self._beside[-1])
+        key = (id(enthalpy), id(temperature), id(first), id(second), id(L0), len(coefficients), boils)
+        if key not in self._programs:
+            if len(self._programs) == MOST_PROGRAMS:
+                self._programs.clear()
+            self._programs[key] = self._program(enthalpy, temperature, len(coefficients), boils)
+        self._programs[key]()
+        space.faces.owner = self
+        out = first if len(coefficients) % 2 else second
+        self.evaluations += len(coefficients)
+        self._book()
+        # `out` is the new state; its place in the workspace is taken by the old one
+        space.first, space.second = enthalpy, second if out is first else first
+        return out, self.boiling_temperature if boils else out, enthalpy
+
+    def _set_scheme(self, coefficients: Sequence[Stage], time_step: float) -> None:
+        """Put the stages' coefficients where the kernels read them."""
+        while len(self._schemes) < len(coefficients):
+            self._schemes.append(self.backend.full(4, 0.0, "float32"))
+        for stage, scheme in zip(coefficients, self._schemes, strict=False):
+            values = (stage.mu, stage.nu, stage.mu_tilde * time_step, stage.gamma_tilde * time_step)
+            scheme[:] = self.backend.asarray(np.array(values), "float32")
+
+    def _program(self, enthalpy: Array, temperature: Array, n_stages: int, boils: bool) -> Callable[[], None]:
+        """The kernels of one step from these fields, with stages whose coefficients are in `_schemes`."""
+        backend, layout, space, faces = self.backend, self.layout, self._workspace, self._workspace.faces
+        L0, call = space.zeroed, backend.call_on_cells
         common = (
             *faces.arrays,
             self.perfusion,
@@ -460,46 +487,29 @@ class Bioheat:
             self._inverse_h2,
             self._arterial,
         )
-        for number, stage in enumerate(coefficients):
-            is_first, step = np.int32(number == 0), np.float32(stage.mu_tilde * time_step)
-            mu, nu = np.float32(stage.mu), np.float32(stage.nu)
-            step0 = np.float32(stage.gamma_tilde * time_step)
-            out = first if number % 2 == 0 else second
+        starts, *beside = self._beside
+        before, two_before, T = enthalpy, enthalpy, temperature
+        calls = [*faces.calls(backend, self.conductivity), *self._face_factors.calls(backend, faces)]
+        for number, scheme in enumerate(self._schemes[:n_stages]):
+            is_first, out = np.int32(number == 0), space.second if number % 2 else space.first
             for wall in self._walls.values():
-                calls.append(
-                    backend.call_on_entries(
-                        "book_walls",
-                        wall.starts,
-                        *(wall.cell, wall.factor, wall.temperature, T, self.conductivity),
-                        *(mu, nu, step, step0, is_first),
-                        *wall.ledger,
-                    )
-                )
+                links = (wall.cell, wall.factor, wall.temperature, T, self.conductivity, scheme, is_first)
+                calls.append(backend.call_on_entries("book_walls", layout, wall.starts, *links, *wall.ledger))
             if number == 0:
-                calls.append(call("first_stage", layout, enthalpy, T, *common, step, L0, out))
+                calls.append(call("first_stage", layout, enthalpy, T, *common, scheme, L0, out))
             else:
-                scheme = (mu, nu, step, step0, L0, before, two_before, out)
-                calls.append(call("next_stage", layout, enthalpy, T, *common, *scheme))
+                fields = (scheme, L0, before, two_before, out)
+                calls.append(call("next_stage", layout, enthalpy, T, *common, *fields))
+            place = (*beside, T, self.conductivity, self._inverse_capacity, self._inverse_h2)
             calls.append(
-                backend.call_on_entries(
-                    "add_walls",
-                    starts,
-                    *(beside, strength, drive, T, self.conductivity, self._inverse_capacity),
-                    *(self._inverse_h2, step, is_first, L0, out),
-                )
+                backend.call_on_entries("add_walls", layout, starts, *place, scheme, is_first, L0, out)
             )
-            two_before, before = before, out
-            T = out
+            two_before, before, T = before, out, out
             if boils:
                 T = self.boiling_temperature
-                boiling = (self.labels, table["latent"], *self._boil)
+                boiling = (self.labels, self._table["latent"], *self._boil)
                 calls.append(call("temperature_of", layout, out, *boiling, T))
-        backend.program(calls)()
-        self.evaluations += len(coefficients)
-        self._book()
-        # `before` is the new state; its place in the workspace is taken by the old one
-        space.first, space.second = enthalpy, second if before is first else first
-        return before, T, enthalpy
+        return backend.program(calls)
 
     def _book(self) -> None:
         """Heat [J] that the walls took in the step."""
