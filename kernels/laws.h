@@ -64,10 +64,11 @@ DEVICE float arrhenius_rate(float T, float log_A, float activation) {
 }
 
 // CEM43 rate: R^(43 − T), R = 0.5 above 43 °C and 0.25 below (minutes per minute), nothing below
-// 39 °C is left out: the sum is exact for any history.
+// 39 °C is left out: the sum is exact for any history up to 130 °C. Hotter tissue, boiled dry and dead
+// a thousand times over, counts as 130 °C: a float would overflow at 170 °C.
 DEVICE float dose_rate(float T) {
   const float ln2 = 0.69314718f;
-  return exponential((T - 43.0f) * (T >= 43.0f ? ln2 : 2.0f * ln2));
+  return exponential((smaller(T, 130.0f) - 43.0f) * (T >= 43.0f ? ln2 : 2.0f * ln2));
 }
 
 // Harmonic mean of two conductivities: the flux through a face is continuous.

@@ -1041,24 +1041,20 @@ def advance_damage(bench: Bench) -> None:
         "hottest": bench.memory(37.0, 90.0),
     }
     state["dead"] *= 1.0 - state["alive"]
-    out = bench.run(
-        "advance_damage",
-        tuple(state),
-        u_old=u,
-        T=T,
-        reference=reference,
-        label=label,
-        latent=latent,
-        boiling=boiling,
-        boiling_width=width,
-        dt=dt,
-        log_A=np.log(FREQUENCY_FACTOR),
-        activation=ACTIVATION_ENERGY / GAS_CONSTANT,
-        forward=FORWARD,
-        inverse_scale=1.0 / SCALE,
-        backward=BACKWARD,
-        **state,
-    )
+    given = {
+        "reference": reference,
+        "label": label,
+        "latent": latent,
+        "boiling": boiling,
+        "boiling_width": width,
+        "dt": dt,
+        "log_A": np.log(FREQUENCY_FACTOR),
+        "activation": ACTIVATION_ENERGY / GAS_CONSTANT,
+        "forward": FORWARD,
+        "inverse_scale": 1.0 / SCALE,
+        "backward": BACKWARD,
+    }
+    out = bench.run("advance_damage", tuple(state), u_old=u, T=T, **given, **state)
     before = reference + laws.temperature_from_enthalpy(
         bench.inside(u), boiling, width, latent.astype(float)[label[bench.index()]]
     )
@@ -1080,6 +1076,12 @@ def advance_damage(bench: Bench) -> None:
         wanted = np.clip(old + 0.5 * dt * (slopes[0][place] + slopes[1][place]), 0.0, 1.0)
         bench.agree(out[name], wanted, 2.0)
     bench.agree(out["hottest"], np.maximum(bench.inside(state["hottest"]), after), 100.0, 1.0)
+
+    # 160 to 210 °C, boiled dry: a dose rate without bounds would overflow
+    T = bench.memory(130.0, 170.0)
+    out = bench.run("advance_damage", tuple(state), u_old=T + 500.0, T=T, **given, **state)
+    dose = bench.inside(state["dose"]) + dt / 60.0 * laws.thermal_dose_rate(200.0)
+    bench.agree(out["dose"], dose, 100.0 * dose, 4.0)
 
 
 @oracle

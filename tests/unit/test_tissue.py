@@ -162,6 +162,12 @@ def test_dose_rate_halves_and_quarters() -> None:
     assert laws.thermal_dose_rate([41.0, 42.0, 43.0, 44.0, 46.0]).tolist() == [0.0625, 0.25, 1.0, 2.0, 8.0]
 
 
+def test_dose_of_dry_tissue_stays_a_number() -> None:
+    hours = 60.0 * np.float32(laws.thermal_dose_rate(300.0)) * 4.0
+    assert np.isfinite(hours)
+    assert laws.thermal_dose_rate(300.0) == laws.thermal_dose_rate(130.0)
+
+
 def test_three_states_conserve_cells_and_only_kill() -> None:
     alive, dead = np.meshgrid(np.linspace(0.0, 1.0, 11), np.linspace(0.0, 1.0, 11), indexing="ij")
     possible = alive + dead <= 1.0

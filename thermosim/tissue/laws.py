@@ -17,6 +17,8 @@ BODY_TEMPERATURE = 37.0
 """Temperature at which properties are given [°C]."""
 THERMAL_LIMIT = 100.0
 """k is constant above this temperature [°C]."""
+HOTTEST_DOSE = 130.0
+"""Hotter tissue, boiled dry and long dead, gathers thermal dose at the rate of this temperature [°C]."""
 LEAST_LINEAR_RATIO = 0.05
 """Floor of 1 + a (T − 37), so that a cold start never makes σ vanish or change sign."""
 
@@ -137,6 +139,7 @@ def arrhenius_rate(temperature: ArrayLike, frequency_factor: float, activation_e
 def thermal_dose_rate(temperature: ArrayLike) -> Real:
     """d(CEM43)/dt = R^(43 − T) [min/min], R = 0.5 from 43 °C on and 0.25 below.
 
+    Tissue hotter than `HOTTEST_DOSE` counts as that: single precision ends near 170 °C.
     Sapareto & Dewey 1984, Int J Radiat Oncol Biol Phys 10:787, doi:10.1016/0360-3016(84)90379-1.
 
     Examples
@@ -144,7 +147,7 @@ def thermal_dose_rate(temperature: ArrayLike) -> Real:
     >>> thermal_dose_rate([42.0, 43.0, 44.0]).tolist()
     [0.25, 1.0, 2.0]
     """
-    T = np.asarray(temperature, dtype=np.float64)
+    T = np.minimum(np.asarray(temperature, dtype=np.float64), HOTTEST_DOSE)
     return np.asarray(np.where(T >= 43.0, 2.0, 4.0) ** (T - 43.0))
 
 
