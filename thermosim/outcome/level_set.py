@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,3 +128,25 @@ def smooth_level_set(mask: NDArray[np.bool_], grid: Grid, closed: bool = True) -
     once = ndimage.gaussian_filter(signed, 1.0, mode="nearest")
     twice = ndimage.gaussian_filter(once, 1.0, mode="nearest")
     return LevelSet(grid, np.asarray(2.0 * once - twice, dtype=np.float32), closed)
+
+
+def even_level_set(level: LevelSet, edge: float) -> LevelSet:
+    """A level set on cells of about `edge` [m] along every axis.
+
+    Along axes of finer cells every n-th is kept, along coarser ones the smooth field is interpolated by
+    a cubic spline: thick slices get a curved surface between them instead of flat facets.
+    """
+    values, grid = level.values, level.grid
+    strides = [max(1, int(edge / h + 1e-6)) for h in grid.spacing]
+    finer = [max(1, math.ceil(h / edge - 0.2)) for h in grid.spacing]
+    if max(strides) > 1:
+        values = values[tuple(slice(None, None, stride) for stride in strides)]
+        if level.closed:  # the last cells that were skipped may be the ones that close the surface
+            values = np.pad(values, [(0, 1 if stride > 1 else 0) for stride in strides], mode="edge")
+    if max(finer) > 1:
+        shape = [(n - 1) * times + 1 for n, times in zip(values.shape, finer, strict=True)]
+        steps = [1.0 / times for times in finer]
+        values = ndimage.affine_transform(values, steps, output_shape=shape, order=3, mode="nearest")
+    spacing = tuple(h * k / f for h, k, f in zip(grid.spacing, strides, finer, strict=True))
+    grid = Grid(values.shape, spacing, grid.origin, grid.direction)  # type: ignore[arg-type]
+    return LevelSet(grid, np.asarray(values, dtype=np.float32), level.closed)

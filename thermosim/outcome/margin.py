@@ -30,6 +30,10 @@ from thermosim.outcome.surface import (
 PERCENTILES = (1, 5, 25, 50, 75, 95)
 LIMITS_MM = (0, 5, 10)
 CAPSULE_DISTANCE = 5e-3
+LIVER_REACH = 12e-3
+"""How far around a tumour the liver is looked at [m]: beyond the thickest shell."""
+LIVER_CELLS = 300_000
+"""More cells than this around a tumour and the capsule is sought on every second one."""
 MAXIMUM_VERTICES = 4000
 """Vertices of a tumour at which the margin is taken; a 30 mm sphere then has edges of 0.9 mm."""
 
@@ -99,15 +103,46 @@ def tumor_margin(
         )
     spacing = min(anatomy.grid.spacing)
     surface = with_edge_length(original, spacing, MAXIMUM_VERTICES)
+    region = region_of_points(anatomy.grid, surface.points, LIVER_REACH)
+    liver = None if region is None else liver_level_set(anatomy.liver_mask, anatomy.grid, region)
+    return margin_of_surface(
+        name,
+        surface,
+        volume,
+        zone,
+        zone_surface,
+        liver,
+        spacing,
+        in_blood=in_open_vessel(anatomy, surface.points),
+        blood=[] if region is None else _blood(anatomy, region),
+    )
+
+
+def margin_of_surface(
+    name: str,
+    surface: TriangleSurface,
+    volume: float,
+    zone: LevelSet | None,
+    zone_surface: TriangleSurface | None,
+    liver: LevelSet | None,
+    spacing: float,
+    in_blood: NDArray[np.bool_] | None = None,
+    blood: list[LevelSet] | None = None,
+) -> TumorMargin:
+    """The ablative margin at the vertices of a tumour's surface, and what follows from it.
+
+    Parameters
+    ----------
+    surface : closed, of triangles as small as the margin wants to be known. volume : inside it [m³].
+    zone : dead tissue, None for none. zone_surface : its surface if the caller has it already.
+    liver : near the tumour, None for no capsule there. spacing : of the cells for volumes, at least [m].
+    in_blood : (n_vertices,) vertices that do not count. blood : open vessels.
+    """
     margin = margin_between(surface.points, zone, zone_surface)
-    region = region_of_points(anatomy.grid, surface.points, 12e-3)
-    liver = None if region is None else _liver(anatomy, region)
     near_capsule = _near_capsule(surface.points, liver)
-    in_blood = in_open_vessel(anatomy, surface.points)
-    counted = ~in_blood if not in_blood.all() else np.ones(len(margin), dtype=bool)
+    counted = np.ones(len(margin), dtype=bool) if in_blood is None or in_blood.all() else ~in_blood
     thinnest = int(np.argmin(np.where(counted, margin, np.inf)))
-    blood = [] if region is None else _blood(anatomy, region)
-    covered = coverage(surface, zone, liver, blood, spacing)
+    covered = coverage(surface, zone, liver, blood or [], spacing)
     return TumorMargin(
         name=name,
         volume=volume,
@@ -169,17 +204,18 @@ def in_open_vessel(anatomy: Anatomy, points: NDArray[np.floating]) -> NDArray[np
     return inside & anatomy.grid.contains(points)
 
 
-def _liver(anatomy: Anatomy, region: Region) -> LevelSet | None:
+def liver_level_set(mask: NDArray[np.bool_], whole: Grid, region: Region) -> LevelSet | None:
     """The liver near a tumour, None where it has no capsule there (all liver or none at all)."""
-    mask = anatomy.liver_mask[region]
+    mask = mask[region]
     if mask.all() or not mask.any():
         return None
-    grid = crop_grid(anatomy.grid, region)
-    # A capsule is known to a millimetre at best: every so many cells of a finer grid will do.
-    stride = max(1, int(1.001e-3 / max(grid.spacing)))
-    if stride > 1:
-        mask = mask[::stride, ::stride, ::stride]
-        spacing = tuple(stride * h for h in grid.spacing)
+    grid = crop_grid(whole, region)
+    # A capsule is known to a millimetre at best: every so many cells of a finer or a large grid will do.
+    longest = 1.001e-3 if mask.size < LIVER_CELLS else 2.001e-3
+    strides = [max(1, int(longest / h)) for h in grid.spacing]
+    if max(strides) > 1:
+        mask = mask[tuple(slice(None, None, stride) for stride in strides)]
+        spacing = tuple(stride * h for stride, h in zip(strides, grid.spacing, strict=True))
         grid = Grid(mask.shape, spacing, grid.origin, grid.direction)  # type: ignore[arg-type]
     return smooth_level_set(mask, grid, closed=False)
 
