@@ -15,6 +15,7 @@ from thermosim.errors import InputError, Interrupted, NumericalError
 HELP = """thermosim: radiofrequency ablation of liver tumours (a research tool, not a medical device)
 
   thermosim simulate [key=value ...]   simulate a treatment; --multirun sweeps, --help lists all groups
+  thermosim margin [key=value ...]     the margin of a tumour in an ablation zone, from clinical files
   thermosim fetch DATASET [--list]     download a public data set of anatomy
   thermosim doctor [key=value ...]     what works on this machine, and the memory a grid takes
   thermosim --version
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         "simulate": _simulate,
         "fetch": _fetch,
         "doctor": _doctor,
+        "margin": _margin,
     }
     if not words or words[0] in ("--help", "-h", "help"):
         print(HELP, end="")
@@ -188,3 +190,13 @@ def _doctor(words: list[str]) -> int:
     for line in examine(case):
         print(line)
     return 0
+
+
+# ---------------------------------------------------------------------------- commands of their own
+
+
+def _margin(words: list[str]) -> int:
+    """`thermosim margin`."""
+    from thermosim.commands.margin import command
+
+    return command(words)

@@ -40,7 +40,7 @@ class Image:
     """A CT on its grid, (nx, ny, nz) in Hounsfield units."""
 
     grid: Grid
-    values: NDArray[np.generic]
+    values: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def resampled(image: Image, grid: Grid, motion: Motion, outside: float = -1024.0
 # ---------------------------------------------------------------------------- the work
 
 
-def _itk(grid: Grid, values: NDArray[np.generic]) -> Any:
+def _itk(grid: Grid, values: NDArray[Any]) -> Any:
     """An array on a grid as ITK's image [mm]."""
     import SimpleITK as sitk
 

@@ -6,7 +6,7 @@ import math
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -66,12 +66,12 @@ class Anonymizer:
         return value
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that shape a result."""
+def versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of Python and of the packages that shape a result, `more` besides the usual ones."""
     # Named by the running code, which may lie in a checkout that was never installed.
     own = str(getattr(sys.modules["thermosim"], "__version__", "unknown"))
     found = {"python": platform.python_version(), "thermosim": own}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from thermosim.applicators.electrode import Electrode
-from thermosim.outcome.results import MarginStatistics, Outcome, TumorMargin
+from thermosim.outcome.results import AblationZone, MarginStatistics, Outcome, TumorMargin
 from thermosim.report.atomic import write_text
 from thermosim.report.generator_log import GeneratorLog, log_summary
 from thermosim.report.generator_summary import generator_summary, headline_impedance
 from thermosim.report.poses import first_places
 from thermosim.report.provenance import Anonymizer, now, versions
-from thermosim.report.verdict import DISCLAIMER, verdict
+from thermosim.report.verdict import DISCLAIMER, Verdict, verdict
 from thermosim.report.vessels import vessel_summary
 from thermosim.report.zones import setting
 from thermosim.simulation import SimulationResult
@@ -101,22 +101,8 @@ def summarize(
             "completed": result.completed,
             "treatment_time_s": result.treatment_time,
             "criterion": outcome.criterion,
-            "tumors": [_tumor(tumor, result) for tumor in outcome.tumors],
-            "ablation_zone": {
-                name: {
-                    "description": zone.description,
-                    "volume_ml": 1e6 * zone.volume,
-                    "long_axis_mm": 1e3 * zone.long_axis,
-                    "middle_axis_mm": 1e3 * zone.middle_axis,
-                    "short_axis_mm": 1e3 * zone.short_axis,
-                    "sphericity": zone.sphericity,
-                    "touches_box": zone.touches_box,
-                    "distance_beyond_tips_mm": {
-                        needle: 1e3 * distance for needle, distance in zone.distance_beyond_tips.items()
-                    },
-                }
-                for name, zone in outcome.zones.items()
-            },
+            "tumors": [tumor_summary(tumor, verdict(tumor, result.anatomy)) for tumor in outcome.tumors],
+            "ablation_zone": {name: zone_summary(zone) for name, zone in outcome.zones.items()},
             "structures_at_risk": [
                 {
                     "name": item.name,
@@ -206,8 +192,24 @@ def _statistics(statistics: MarginStatistics) -> dict[str, Any]:
     }
 
 
-def _tumor(tumor: TumorMargin, result: SimulationResult) -> dict[str, Any]:
-    said = verdict(tumor, result.anatomy)
+def zone_summary(zone: AblationZone) -> dict[str, Any]:
+    """The figures of one ablation zone, simulated or observed."""
+    return {
+        "description": zone.description,
+        "volume_ml": 1e6 * zone.volume,
+        "long_axis_mm": 1e3 * zone.long_axis,
+        "middle_axis_mm": 1e3 * zone.middle_axis,
+        "short_axis_mm": 1e3 * zone.short_axis,
+        "sphericity": zone.sphericity,
+        "touches_box": zone.touches_box,
+        "distance_beyond_tips_mm": {
+            needle: 1e3 * distance for needle, distance in zone.distance_beyond_tips.items()
+        },
+    }
+
+
+def tumor_summary(tumor: TumorMargin, said: Verdict) -> dict[str, Any]:
+    """The figures of one tumour's margin and the verdict on it."""
     bare = tumor.without_capsule
     return {
         "name": tumor.name,

@@ -58,7 +58,7 @@ def criterion_name(name: str) -> str:
     return CRITERION_NAMES.get(name, name)
 
 
-def _table(
+def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], chosen: int | None = None, texts: int = 1
 ) -> str:
     """A table of ready HTML cells; the first `texts` columns are text, the others numbers."""
@@ -79,7 +79,7 @@ def _table(
 def numbers(summary: Mapping[str, Any]) -> str:
     parts = ["<h2>Numbers</h2>", *_outcome_tables(summary), *_device_tables(summary)]
     head, rows = vessel_table(summary)
-    return "\n".join([*parts, *(["<h3>Open vessels</h3>", _table(head, rows)] if rows else [])])
+    return "\n".join([*parts, *(["<h3>Open vessels</h3>", table(head, rows)] if rows else [])])
 
 
 def _outcome_tables(summary: Mapping[str, Any]) -> list[str]:
@@ -99,8 +99,33 @@ def _outcome_tables(summary: Mapping[str, Any]) -> list[str]:
     head = ["Criterion of death", "Volume mL", "Long axis mm", "Middle mm", "Short mm", "Sphericity"]
     parts = [
         "<h3>Ablation zone by criterion (bold: used for the verdict)</h3>",
-        _table(head, zone_rows, chosen),
+        table(head, zone_rows, chosen),
     ]
+    parts.extend(margin_tables(summary))
+    risks = summary["structures_at_risk"]
+    if risks:
+        parts.append("<h3>Structures at risk</h3>")
+        parts.append(
+            table(
+                ["Structure", "Highest temperature °C", "Highest dose, min at 43 °C", "Highest Ω", "Dead mL"],
+                [
+                    [
+                        safe(layer_name(r["name"])),
+                        number(r["highest_temperature_c"]),
+                        "–" if r["thermal_dose_min"] is None else f"{r['thermal_dose_min']:.3g}",
+                        "–" if r["damage_integral"] is None else f"{r['damage_integral']:.2g}",
+                        number(r["dead_volume_ml"], 2),
+                    ]
+                    for r in risks
+                ],
+            )
+        )
+    return parts
+
+
+def margin_tables(summary: Mapping[str, Any]) -> list[str]:
+    """The margin of each tumour, all around and without the surface near the capsule."""
+    parts: list[str] = []
     for tumor in summary["tumors"]:
         rows = [("All around", tumor)]
         if tumor["near_capsule"] and tumor["without_capsule"]:
@@ -108,7 +133,7 @@ def _outcome_tables(summary: Mapping[str, Any]) -> list[str]:
         keys = list(tumor["margin_percentiles_mm"])
         parts.append(f"<h3>Margin of {safe(layer_name(tumor['name']).lower())}</h3>")
         parts.append(
-            _table(
+            table(
                 [
                     "Surface",
                     "Thinnest mm",
@@ -140,24 +165,6 @@ def _outcome_tables(summary: Mapping[str, Any]) -> list[str]:
             "liver around it: "
             f"{shells or '–'}.</p>"
         )
-    risks = summary["structures_at_risk"]
-    if risks:
-        parts.append("<h3>Structures at risk</h3>")
-        parts.append(
-            _table(
-                ["Structure", "Highest temperature °C", "Highest dose, min at 43 °C", "Highest Ω", "Dead mL"],
-                [
-                    [
-                        safe(layer_name(r["name"])),
-                        number(r["highest_temperature_c"]),
-                        "–" if r["thermal_dose_min"] is None else f"{r['thermal_dose_min']:.3g}",
-                        "–" if r["damage_integral"] is None else f"{r['damage_integral']:.2g}",
-                        number(r["dead_volume_ml"], 2),
-                    ]
-                    for r in risks
-                ],
-            )
-        )
     return parts
 
 
@@ -166,7 +173,7 @@ def _device_tables(summary: Mapping[str, Any]) -> list[str]:
     beyond = summary["ablation_zone"].get(summary["criterion"], {}).get("distance_beyond_tips_mm", {})
     parts = [
         "<h3>Electrodes and generator</h3>",
-        _table(
+        table(
             [
                 "Electrode",
                 "Bare metal mm",
@@ -222,7 +229,7 @@ def _device_tables(summary: Mapping[str, Any]) -> list[str]:
         ]
         for key, text in names
     ]
-    parts.append(_table(["", "kJ", "of the input"], rows))
+    parts.append(table(["", "kJ", "of the input"], rows))
     parts.append(
         f"<p>Energy that is not accounted for: {_scientific(audit['relative_error'])} of the input. "
         "Heat in the tissue and "
@@ -243,7 +250,7 @@ def _positions(summary: Mapping[str, Any]) -> list[str]:
             start = number(segment["start_s"] / 60, 1)
             rows.append([safe(electrode["name"]), str(segment["number"] + 1), start, number(minutes, 1), tip])
     head = ["Electrode in place", "Burn", "From min", "For min", "Tip at (LPS mm)"]
-    return ["<h3>Positions in order</h3>", _table(head, rows)]
+    return ["<h3>Positions in order</h3>", table(head, rows)]
 
 
 def _impedances(summary: Mapping[str, Any]) -> list[str]:
@@ -257,7 +264,7 @@ def _impedances(summary: Mapping[str, Any]) -> list[str]:
     if len(rows) < 2:
         return []
     head = ["Device or pole", "Segment", "First impedance Ω", "Last impedance Ω"]
-    return [_table(head, rows)]
+    return [table(head, rows)]
 
 
 def _log(summary: Mapping[str, Any]) -> list[str]:
@@ -284,7 +291,7 @@ def _log(summary: Mapping[str, Any]) -> list[str]:
             ]
         )
     head = ["Simulated less measured", "Mean", "Root mean square", "Readings"]
-    return ["<h3>Against the generator's log</h3>", _table(head, rows)]
+    return ["<h3>Against the generator's log</h3>", table(head, rows)]
 
 
 def _scientific(value: Any) -> str:
@@ -357,4 +364,4 @@ def settings(summary: Mapping[str, Any]) -> str:
         ["Time of the solver", f"{number(run['solver_seconds'])} s, {run['time_steps']} time steps"],
         ["Version", safe(f"thermosim {run['versions']['thermosim']}, kernels {run['kernel_digest'][:12]}")],
     ]
-    return "<h2>Settings that change the result</h2>" + _table(["Setting", "Value"], rows, texts=2)
+    return "<h2>Settings that change the result</h2>" + table(["Setting", "Value"], rows, texts=2)

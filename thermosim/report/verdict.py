@@ -129,8 +129,8 @@ def nearest_vessel(anatomy: Anatomy, point: NDArray[np.float64]) -> tuple[str, f
     return best
 
 
-def verdict(tumor: TumorMargin, anatomy: Anatomy) -> Verdict:
-    """What the simulated treatment achieved on one tumour."""
+def verdict(tumor: TumorMargin, anatomy: Anatomy | None = None) -> Verdict:
+    """What a treatment achieved on one tumour; `anatomy` names a vessel beside the thinnest place."""
     minimum = tumor.all_around.minimum
     residual = 1e6 * tumor.residual_volume
     if not math.isfinite(minimum) or tumor.coverage <= 0:
@@ -157,7 +157,7 @@ def verdict(tumor: TumorMargin, anatomy: Anatomy) -> Verdict:
         share = 100 * tumor.residual_volume / tumor.volume if tumor.volume > 0 else math.nan
         amount = f"{residual:.1f}" if residual >= 0.05 else f"{residual:.2g}"
         details.append(f"{amount} mL of living tumour remain ({share:.1f} % of it).")
-    vessel = nearest_vessel(anatomy, tumor.thinnest_point)
+    vessel = None if anatomy is None else nearest_vessel(anatomy, tumor.thinnest_point)
     if vessel:
         details.append(
             f"The thinnest place lies {max(1, round(1e3 * vessel[1]))} mm from a vessel "
