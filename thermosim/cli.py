@@ -16,6 +16,7 @@ HELP = """thermosim: radiofrequency ablation of liver tumours (a research tool, 
 
   thermosim simulate [key=value ...]   simulate a treatment; --multirun sweeps, --help lists all groups
   thermosim margin [key=value ...]     the margin of a tumour in an ablation zone, from clinical files
+  thermosim compare [key=value ...]    a predicted zone against the one observed after treatment
   thermosim fetch DATASET [--list]     download a public data set of anatomy
   thermosim doctor [key=value ...]     what works on this machine, and the memory a grid takes
   thermosim --version
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands: dict[str, Callable[[list[str]], int]] = {
         "simulate": _simulate,
+        "compare": _compare,
         "fetch": _fetch,
         "doctor": _doctor,
         "margin": _margin,
@@ -150,7 +152,14 @@ def _progress_bar(wanted: bool) -> Iterator[Callable[[Any], None]]:
         yield show
 
 
-# ---------------------------------------------------------------------------- fetch, doctor
+# ---------------------------------------------------------------------------- others
+
+
+def _compare(words: list[str]) -> int:
+    """`thermosim compare prediction=… observation=…`."""
+    from thermosim.commands.compare import main as compare
+
+    return compare(words)
 
 
 def _fetch(words: list[str]) -> int:

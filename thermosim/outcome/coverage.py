@@ -53,9 +53,9 @@ def coverage(
     cells = np.nonzero(distance.ravel() < outer + step)[0]
     planes = _Planes(lattice, cells)
     tumor_plane = planes.of(distance)
-    liver_plane = None if liver is None else planes.of(_sampled(liver, lattice))
-    blood_planes = [planes.of(_sampled(b, lattice)) for b in blood]
-    zone_plane = None if zone is None else planes.of(_sampled(zone, lattice))
+    liver_plane = None if liver is None else planes.of(liver.on(lattice))
+    blood_planes = [planes.of(b.on(lattice)) for b in blood]
+    zone_plane = None if zone is None else planes.of(zone.on(lattice))
 
     inside_tumor = _Shape([(-1.0, 0.0, tumor_plane)])
     tumor_volume = inside_tumor.volume(planes)
@@ -165,16 +165,6 @@ def _lattice(tumor: TriangleSurface, spacing: float, reach: float) -> Grid:
     step = max(spacing, float((np.prod(extent) / MAXIMUM_SAMPLES) ** (1 / 3)))
     shape = tuple(int(n) for n in np.ceil(extent / step) + 1)
     return Grid.box(tuple(0.5 * (lower + upper)), shape, step)  # type: ignore[arg-type]
-
-
-def _sampled(level: LevelSet, lattice: Grid) -> NDArray[np.float32]:
-    """A level set on the cells of a lattice."""
-    start = level.grid.indices(np.asarray(lattice.origin))
-    matrix = (level.grid.indices(np.asarray(lattice.origin) + np.diag(lattice.spacing)) - start).T
-    values = ndimage.affine_transform(
-        level.padded, matrix, start + 1.0, output_shape=lattice.shape, order=1, mode="nearest"
-    )
-    return np.asarray(values, dtype=np.float32)
 
 
 def tumor_distance(tumor: TriangleSurface, lattice: Grid) -> NDArray[np.float64]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from thermosim.anatomy.anatomy import Anatomy
 from thermosim.anatomy.grid import Grid
 from thermosim.config import DamageConfig
 from thermosim.errors import InputError, NumericalError
 from thermosim.outcome.level_set import LevelSet, Region, bounding_region, crop_grid
-from thermosim.simulation import SimulationResult
 
 CRITERIA = (
     "arrhenius",
@@ -24,6 +26,23 @@ CRITERIA = (
 ARRHENIUS_THRESHOLDS = {"arrhenius": 1.0, "arrhenius_99": 4.6}
 LOWEST_LEVEL = -12.0
 """Levels are cut here, so that a cell that was never warm does not pull the surface to its neighbour."""
+
+
+class DamageFields(Protocol):
+    """What the criteria look at: a simulation's result, or what a file kept of one."""
+
+    @property
+    def anatomy(self) -> Anatomy: ...
+    @property
+    def solid_mask(self) -> NDArray[np.bool_]: ...
+    @property
+    def highest_temperature(self) -> NDArray[np.float32]: ...
+    @property
+    def damage_integral(self) -> NDArray[np.float32]: ...
+    @property
+    def thermal_dose(self) -> NDArray[np.float32]: ...
+    @property
+    def dead_fraction(self) -> NDArray[np.float32]: ...
 
 
 def describe(criterion: str, damage: DamageConfig) -> str:
@@ -40,7 +59,7 @@ def describe(criterion: str, damage: DamageConfig) -> str:
 
 
 def level_set(
-    result: SimulationResult, criterion: str, damage: DamageConfig, *, hot_blood_inside: bool = False
+    result: DamageFields, criterion: str, damage: DamageConfig, *, hot_blood_inside: bool = False
 ) -> NDArray[np.float32]:
     """Level of a criterion on the whole grid, float32, positive where tissue is dead.
 
@@ -71,7 +90,7 @@ def level_set(
 
 
 def zone_level_set(
-    result: SimulationResult, criterion: str, damage: DamageConfig, *, hot_blood_inside: bool = False
+    result: DamageFields, criterion: str, damage: DamageConfig, *, hot_blood_inside: bool = False
 ) -> LevelSet | None:
     """As `level_set`, cropped to the zone and two cells around it; None if nothing is dead."""
     _check(criterion)
@@ -96,9 +115,7 @@ def _isotherm(criterion: str) -> float:
     return float(criterion.removeprefix("isotherm_"))
 
 
-def _field(
-    result: SimulationResult, criterion: str, damage: DamageConfig
-) -> tuple[NDArray[np.float32], float]:
+def _field(result: DamageFields, criterion: str, damage: DamageConfig) -> tuple[NDArray[np.float32], float]:
     """The field a criterion looks at, and its threshold."""
     if criterion in ARRHENIUS_THRESHOLDS:
         return result.damage_integral, ARRHENIUS_THRESHOLDS[criterion]
@@ -110,7 +127,7 @@ def _field(
 
 
 def _level_in(
-    result: SimulationResult,
+    result: DamageFields,
     criterion: str,
     damage: DamageConfig,
     region: Region,
@@ -169,7 +186,7 @@ def _fill_from_neighbours(level: NDArray[np.float32], unknown: NDArray[np.bool_]
 
 
 def _cut_at_vessel_walls(
-    level: NDArray[np.float32], result: SimulationResult, region: Region, hot_blood_inside: bool
+    level: NDArray[np.float32], result: DamageFields, region: Region, hot_blood_inside: bool
 ) -> None:
     """Put blood outside, in place, with the zero at the vessel wall where the tissue beside it is dead."""
     grid: Grid = result.anatomy.grid

@@ -60,6 +60,16 @@ class LevelSet:
         values = ndimage.map_coordinates(self.padded, coordinates, order=1, mode="nearest")
         return np.asarray(values, dtype=np.float32)
 
+    def on(self, grid: Grid) -> NDArray[np.float32]:
+        """Values on the cells of another grid, trilinear; beyond the box the nearest value."""
+        start = self.grid.indices(np.asarray(grid.origin))
+        axes = np.asarray(grid.direction) * np.asarray(grid.spacing)
+        matrix = (self.grid.indices(np.asarray(grid.origin) + axes.T) - start).T
+        values = ndimage.affine_transform(
+            self.padded, matrix, start + 1.0, output_shape=grid.shape, order=1, mode="nearest"
+        )
+        return np.asarray(values, dtype=np.float32)
+
 
 def crop_grid(grid: Grid, region: Region) -> Grid:
     """The part of `grid` that a region of slices with explicit bounds covers."""

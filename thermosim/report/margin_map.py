@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from thermosim.anatomy.anatomy import TriangleSurface
 from thermosim.outcome.results import TumorMargin
 from thermosim.report.charts import INK, png_data_uri, svg_text
 from thermosim.report.verdict import MARGIN_CLASSES, WET_COLOR, surface_center
@@ -69,7 +73,13 @@ def unfolded(
 
     Where a direction meets the surface more than once the thinnest margin counts. NaN: in blood.
     """
-    arms = tumor.surface.points - surface_center(tumor.surface)
+    return _unfolded(tumor.surface, tumor.margin, tumor.near_capsule, rows)
+
+
+def _unfolded(
+    surface: TriangleSurface, values: NDArray[np.float64], hatched: NDArray[np.bool_], rows: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    arms = surface.points - surface_center(surface)
     lengths = np.linalg.norm(arms, axis=1)
     keep = lengths > 0
     rays = map_rays(rows)
@@ -77,26 +87,51 @@ def unfolded(
     tree = cKDTree(arms[keep] / lengths[keep, None])
     neighbors = min(4, int(keep.sum()))
     distance, nearest = tree.query(rays[on_map], k=list(range(1, neighbors + 1)))
-    values = tumor.margin[keep][nearest]
+    near = values[keep][nearest]
     # Neighbours much farther than the nearest do not lie on this ray.
     beside = distance > 1.5 * distance[:, :1] + 0.01
-    worst = np.where(beside | np.isnan(values), np.inf, values).min(axis=1)
+    worst = np.where(beside | np.isnan(near), np.inf, near).min(axis=1)
     margin = np.full(on_map.shape, np.nan)
-    margin[on_map] = np.where(np.isnan(values[:, 0]), np.nan, worst)
+    margin[on_map] = np.where(np.isnan(near[:, 0]), np.nan, worst)
     capsule = np.zeros(on_map.shape, dtype=bool)
-    capsule[on_map] = tumor.near_capsule[keep][nearest[:, 0]]
+    capsule[on_map] = hatched[keep][nearest[:, 0]]
     return margin, on_map, capsule
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A ring on the map: at a point of the surface [m, LPS], with a few words."""
+
+    point: NDArray[np.float64]
+    text: str
 
 
 def margin_map(tumor: TumorMargin) -> str:
     """The map as SVG, with the patient's sides, and a mark at the thinnest place."""
+    text = f"thinnest: {round(1e3 * tumor.all_around.minimum, 1) + 0.0:.1f} mm".replace("-", "−")
+    marks = [Mark(tumor.thinnest_point, text)]
+    return surface_map(tumor.name, tumor.surface, tumor.margin, MARGIN_CLASSES, marks, tumor.near_capsule)
+
+
+def surface_map(
+    name: str,
+    surface: TriangleSurface,
+    values: NDArray[np.float64],
+    classes: Sequence[tuple[float, float, str, str]],
+    marks: Sequence[Mark],
+    hatched: NDArray[np.bool_] | None = None,
+    label: str = "Map of the margin",
+) -> str:
+    """Values [m] at a surface's vertices as a map; `classes`: limits [mm], colour and name."""
     width, height, left, top, wide, high = 560, 306, 26, 26, 508, 254
-    if not np.isfinite(tumor.margin).any():
+    if not np.isfinite(values).any():
         return '<p class="muted">No margin to show.</p>'
-    margin, on_map, capsule = unfolded(tumor)
+    if hatched is None:
+        hatched = np.zeros(len(values), dtype=bool)
+    margin, on_map, capsule = _unfolded(surface, values, hatched, ROWS)
     pixels = np.full((*margin.shape, 3), 255, np.uint8)
     pixels[on_map] = _rgb(WET_COLOR)
-    for lower, upper, color, _ in MARGIN_CLASSES:
+    for lower, upper, color, _ in classes:
         pixels[(1e3 * margin >= lower) & (1e3 * margin < upper)] = _rgb(color)
     if capsule.any() and not capsule[on_map].all():
         row, column = np.indices(capsule.shape)
@@ -108,10 +143,10 @@ def margin_map(tumor: TumorMargin) -> str:
         across, up = mollweide(ray[None])[0]
         return middle_x + wide / 2 * float(across), middle_y - high / 2 * float(up)
 
-    globe = f"globe-{zlib.crc32(tumor.name.encode()):x}"  # one for each tumour of the page
+    globe = f"globe-{zlib.crc32(name.encode()):x}"  # one for each tumour of the page
     ellipse = f'cx="{middle_x}" cy="{middle_y}" rx="{wide / 2}" ry="{high / 2}"'
     parts = [
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="Map of the margin">',
+        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">',
         f'<clipPath id="{globe}"><ellipse {ellipse}/></clipPath>',
         f'<image x="{left}" y="{top}" width="{wide}" height="{high}" preserveAspectRatio="none" '
         f'clip-path="url(#{globe})" href="{png_data_uri(pixels)}"/>',
@@ -139,18 +174,19 @@ def margin_map(tumor: TumorMargin) -> str:
     parts.append(svg_text(middle_x, top + high + 19, "I (feet)", "middle", INK, bold))
     parts.append(svg_text(left, height - 6, "R: patient's right, A: front", "start"))
     parts.append(svg_text(left + wide, height - 6, "L: left, P: back", "end"))
-    arm = tumor.thinnest_point - surface_center(tumor.surface)
-    if np.all(np.isfinite(arm)) and np.linalg.norm(arm) > 0:
+    for mark in marks:
+        arm = mark.point - surface_center(surface)
+        if not np.all(np.isfinite(arm)) or not np.linalg.norm(arm) > 0:
+            continue
         x, y = place(arm / np.linalg.norm(arm))
         for color, stroke in (("#fff", 4.5), (INK, 2)):
             parts.append(
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8" fill="none" stroke="{color}" '
                 f'stroke-width="{stroke}"/>'
             )
-        text = f"thinnest: {round(1e3 * tumor.all_around.minimum, 1) + 0.0:.1f} mm".replace("-", "−")
         above = y > top + 0.3 * high
         parts.append(
-            svg_text(min(max(x, 90), width - 90), y - 14 if above else y + 23, text, "middle", INK, bold)
+            svg_text(min(max(x, 90), width - 90), y - 14 if above else y + 23, mark.text, "middle", INK, bold)
         )
     return "".join(parts) + "</svg>"
 

@@ -183,21 +183,15 @@ def tumor_meshes(tumor: TumorMargin, margin: NDArray[np.float64]) -> list[SceneM
         )
     ]
     if np.isfinite(tumor.thinnest_point).all():
-        bead = pv.Sphere(
-            radius=MARK_RADIUS, center=tumor.thinnest_point, theta_resolution=12, phi_resolution=12
-        )
-        meshes.append(
-            SceneMesh(
-                f"{tumor.name} thinnest place",
-                "Thinnest place",
-                "mark",
-                MARK_COLOR,
-                1.0,
-                np.asarray(bead.points, float),
-                np.asarray(bead.regular_faces, dtype=np.int64),
-            )
-        )
+        meshes.append(mark_mesh(tumor.thinnest_point, f"{tumor.name} thinnest place", "Thinnest place"))
     return meshes
+
+
+def mark_mesh(point: NDArray[np.float64], name: str, layer: str) -> SceneMesh:
+    """A bead at a point."""
+    bead = pv.Sphere(radius=MARK_RADIUS, center=point, theta_resolution=12, phi_resolution=12)
+    triangles = np.asarray(bead.regular_faces, dtype=np.int64)
+    return SceneMesh(name, layer, "mark", MARK_COLOR, 1.0, np.asarray(bead.points, float), triangles)
 
 
 def zone_meshes(

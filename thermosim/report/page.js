@@ -2,6 +2,8 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
+  // What the coloured surface is, and what its marked place is called.
+  const words = { subject: "tumour", place: "thinnest margin", side: "Thinnest side", mark: "thinnest", ...(data.words || {}) };
 
   function bytes(text) {
     const raw = atob(text), out = new Uint8Array(raw.length);
@@ -193,7 +195,7 @@
         pen.textBaseline = "middle";
         pen.lineWidth = 4;
         pen.strokeStyle = "#ffffff";
-        const text = `thinnest: ${tumor.label}${facing ? "" : " (far side)"}`;
+        const text = `${words.mark}: ${tumor.label}${facing ? "" : " (far side)"}`;
         pen.strokeText(text, px + 18, py);
         pen.fillStyle = "#101418";
         pen.fillText(text, px + 18, py);
@@ -283,9 +285,9 @@
     };
     for (const name in views) button(name, () => { [camera.turn, camera.lift] = views[name]; });
     if (meshes.some((m) => m.kind === "liver")) button("Whole liver", () => aim(whole));
-    button("Tumour", () => aim(close));
+    button(words.subject[0].toUpperCase() + words.subject.slice(1), () => aim(close));
     data.tumors.filter((t) => t.thinnest).forEach((tumor, i, all) => button(
-      all.length > 1 ? `Thinnest side of ${tumor.name}` : "Thinnest side", () => {
+      all.length > 1 ? `${words.side} of ${tumor.name}` : words.side, () => {
         const arm = tumor.thinnest.map((v, k) => v - tumor.center[k]), length = Math.hypot(...arm) || 1;
         aim(close);
         camera.target = tumor.center.slice();
@@ -303,7 +305,7 @@
       box_.type = "checkbox";
       box_.checked = true;
       swatch.style.background = group[0].margin
-        ? `linear-gradient(135deg, ${data.classes.map((c, i) => `${c[2]} ${25 * i}% ${25 * i + 25}%`).join(", ")})` : group[0].color;
+        ? `linear-gradient(135deg, ${data.classes.map((c, i) => `${c[2]} ${100 * i / data.classes.length}% ${100 * (i + 1) / data.classes.length}%`).join(", ")})` : group[0].color;
       box_.addEventListener("change", () => { for (const m of group) m.visible = box_.checked; redraw(); });
       label.append(box_, swatch, name);
       if (["liver", "vessel", "zone", "observed", "risk", "other"].includes(group[0].kind)) {
@@ -563,8 +565,8 @@
   function where(axis, mm) {
     const tumor = data.tumors[chosen];
     if (!tumor) return "";
-    const away = mm - tumor.center[axis], words = [["right", "left"], ["front", "back"], ["feet", "head"]][axis];
-    return Math.abs(away) < 0.5 * volume.spacing + 1e-6 ? "tumour centre" : `${Math.abs(away).toFixed(0)} mm to the ${words[away > 0 ? 1 : 0]}`;
+    const away = mm - tumor.center[axis], sides = [["right", "left"], ["front", "back"], ["feet", "head"]][axis];
+    return Math.abs(away) < 0.5 * volume.spacing + 1e-6 ? `${words.subject} centre` : `${Math.abs(away).toFixed(0)} mm to the ${sides[away > 0 ? 1 : 0]}`;
   }
 
   let chosen = 0;
@@ -624,7 +626,7 @@
     });
     const jump = byId("jump");
     data.tumors.forEach((tumor, i) => {
-      for (const [text, point] of [["centre", tumor.center], ["thinnest margin", tumor.thinnest]]) {
+      for (const [text, point] of [["centre", tumor.center], [words.place, tumor.thinnest]]) {
         if (!point) continue;
         const made = document.createElement("button");
         made.type = "button";

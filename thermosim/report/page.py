@@ -89,10 +89,17 @@ def margin_legend() -> str:
     return charts.legend([(color, name) for _, _, color, name in MARGIN_CLASSES])
 
 
-def scene(heading: str, picture: bytes | None, what: str, note: str = "") -> str:
+def scene(
+    heading: str,
+    picture: bytes | None,
+    what: str,
+    note: str = "",
+    colors: str = "The tumour carries the colours of its margin; a ring marks its thinnest place.",
+) -> str:
     """The scene that turns, or a still picture (PNG) where the browser cannot.
 
-    `what` is seen in the still picture; `note` (ready HTML) is said beside how to turn the scene.
+    `what` is seen in the still picture; `note` (ready HTML) is said beside how to turn the scene, `colors`
+    what they mean.
     """
     if picture is None:
         still = '<p class="muted">There is no picture of the scene, and this browser has no WebGL.</p>'
@@ -103,8 +110,8 @@ def scene(heading: str, picture: bytes | None, what: str, note: str = "") -> str
         )
     return (
         f'<h2>{safe(heading)}</h2><div id="scene3d" hidden>'
-        '<p class="muted">Drag to turn, wheel or two fingers to zoom, Shift and drag to move. The '
-        "tumour carries the colours of its margin; a ring marks its thinnest place. "
+        '<p class="muted">Drag to turn, wheel or two fingers to zoom, Shift and drag to move. '
+        f"{colors} "
         f"R, L, A, P, S, I: the patient's right, left, front, back, head, feet. {note}</p>"
         '<div class="scene"><canvas id="turn" aria-label="Three-dimensional scene"></canvas><canvas '
         'id="marks"></canvas></div>'
