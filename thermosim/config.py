@@ -59,10 +59,11 @@ class PhantomAnatomyConfig(AnatomyConfig):
 
 @dataclass
 class LabelMapAnatomyConfig(AnatomyConfig):
-    """A label map: NIfTI, NRRD or Slicer .seg.nrrd."""
+    """A label map: NIfTI, NRRD, Slicer .seg.nrrd, DICOM SEG or RTSTRUCT."""
 
     kind: str = "label_map"
     path: str = MISSING
+    ct_path: str | None = None  # the CT it belongs to; an RTSTRUCT needs it, others are checked against it
     # By label value or name; a number given as such is turned into text before it is used.
     segments: dict[Any, StructureConfig] = field(default_factory=dict)
     # error | background: labels not in `segments` count as background, entries without a label are left out

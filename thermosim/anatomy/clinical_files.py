@@ -12,10 +12,12 @@ from thermosim.anatomy.anatomy import TriangleSurface
 from thermosim.anatomy.dicom_files import RTSTRUCT, is_dicom, open_dicom
 from thermosim.anatomy.dicom_seg import read_seg
 from thermosim.anatomy.dicom_series import narrowed, read_series, series_geometry
+from thermosim.anatomy.frames import check_overlap, check_same_frame
 from thermosim.anatomy.grid import LPS_TO_RAS, Grid
 from thermosim.anatomy.label_image import LabelImage, read_label_image, read_volume
 from thermosim.anatomy.mesh import clean
 from thermosim.anatomy.rasterize import inside
+from thermosim.anatomy.rtstruct import read_rtstruct
 from thermosim.anatomy.surface_files import read_surface
 from thermosim.errors import InputError
 from thermosim.units import MILLIMETRE
@@ -77,7 +79,7 @@ def read_mask(
     segment: str | int | None = None,
     *,
     grid: Grid | None = None,
-    series: str | Path | None = None,
+    ct: str | Path | None = None,
     frame: str = "LPS",
     unit: str = "mm",
 ) -> MaskImage:
@@ -87,7 +89,8 @@ def read_mask(
     ----------
     segment : name or value of the structure; None where the file holds only one.
     grid : voxels for a mesh or for an RTSTRUCT, which have none of their own.
-    series : folder of the CT that an RTSTRUCT was drawn on, instead of `grid`.
+    ct : the CT that the structure belongs to: a folder of DICOM slices, NIfTI or NRRD. It gives the
+        voxels of a mesh and an RTSTRUCT; other files are checked against it.
     frame, unit : of a mesh's points, LPS or RAS, mm or m.
 
     Raises
@@ -96,22 +99,37 @@ def read_mask(
     """
     place = Path(path).expanduser()
     if place.suffix.lower() in SURFACE_KINDS:
+        if grid is None and ct is not None:
+            grid = image_frame(ct)[0]
         return _mask_of_surface(place, grid, frame, unit)
-    return chosen(read_segments(place, grid=grid, series=series), segment, place.name)
+    return chosen(read_segments(place, grid=grid, ct=ct), segment, place.name)
 
 
-def read_segments(
-    path: str | Path, *, grid: Grid | None = None, series: str | Path | None = None
-) -> LabelImage:
-    """All structures of a label map, `.seg.nrrd`, DICOM SEG or RTSTRUCT (which needs voxels)."""
+def read_segments(path: str | Path, *, grid: Grid | None = None, ct: str | Path | None = None) -> LabelImage:
+    """All structures of a label map, `.seg.nrrd`, DICOM SEG or RTSTRUCT; see `read_mask`.
+
+    Raises
+    ------
+    InputError : damaged; an RTSTRUCT without voxels; the file and its CT do not lie in one frame.
+    """
     place = Path(path).expanduser()
     if place.is_dir():
         raise InputError(f"{place.name!r} is a folder; name the file of the segmentation")
-    if not is_dicom(place):
-        return read_label_image(place)
-    if str(open_dicom(place, pixels=False).get("SOPClassUID")) != RTSTRUCT:
-        return read_seg(place)
-    raise InputError(f"RTSTRUCT {place.name!r} cannot be read yet")
+    image, frame = (None, None) if ct is None else image_frame(ct)
+    if is_dicom(place) and str(open_dicom(place, pixels=False).get("SOPClassUID")) == RTSTRUCT:
+        voxels = grid or image
+        if voxels is None:
+            raise InputError(
+                f"RTSTRUCT {place.name!r} has contours but no voxels; name the CT it was drawn on as well"
+            )
+        return read_rtstruct(place, voxels, frame)
+    labels = read_seg(place) if is_dicom(place) else read_label_image(place)
+    if ct is not None and image is not None:
+        names = f"{place.name!r}", f"its CT {Path(ct).name!r}"
+        check_same_frame(names[0], labels.frame_of_reference, names[1], frame)
+        everything = np.any(labels.layers, axis=0) if len(labels.layers) > 1 else labels.layers[0]
+        check_overlap(names[0], labels.grid, everything, names[1], image)
+    return labels
 
 
 def chosen(image: LabelImage, segment: str | int | None, file: str) -> MaskImage:
@@ -187,4 +205,11 @@ def mask_of_surface(surface: TriangleSurface, grid: Grid) -> NDArray[np.bool_]:
     return inside(TriangleSurface(grid.indices(surface.points), surface.triangles), cells)
 
 
-__all__ = ["CtImage", "MaskImage", "read_ct", "read_mask", "read_segments", "series_geometry"]
+def image_frame(path: str | Path) -> tuple[Grid, str | None]:
+    """Grid and frame of reference of a CT: of a DICOM series by its headers alone."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        geometry = series_geometry(place)
+        return geometry.grid, geometry.frame_of_reference
+    ct = read_ct(place)
+    return ct.grid, ct.frame_of_reference

@@ -1,9 +1,8 @@
-"""A patient given as a label map: NIfTI, NRRD or a Slicer segmentation."""
+"""A patient given as a label map: NIfTI, NRRD, a Slicer segmentation, DICOM SEG or RTSTRUCT."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pyvista as pv
@@ -13,8 +12,9 @@ from scipy import ndimage
 from thermosim.anatomy.anatomy import Anatomy, Structure, TriangleSurface
 from thermosim.anatomy.bodies import Body, bodies_of
 from thermosim.anatomy.centre_lines import centre_lines
+from thermosim.anatomy.clinical_files import read_segments
 from thermosim.anatomy.grid import Grid
-from thermosim.anatomy.label_image import LabelImage, read_label_image
+from thermosim.anatomy.label_image import LabelImage
 from thermosim.anatomy.layout_on_grid import display_surfaces, lay_on_grid
 from thermosim.anatomy.mesh import smooth, volume, with_volume
 from thermosim.anatomy.rasterize import Solid
@@ -66,10 +66,10 @@ class LabelMapSource:
         if config.unlisted not in ("error", "background"):
             raise InputError(f"unlisted {config.unlisted!r}, must be error or background")
         if config.path in ("", "???"):
-            raise InputError("no label map was named; set anatomy.path to a .nii.gz or .nrrd file")
+            raise InputError("no label map was named; set anatomy.path to a .nii.gz, .nrrd or .dcm file")
         segments = dict(config.segments)
         check_structures(segments)
-        image = read_label_image(Path(config.path).expanduser())
+        image = read_segments(config.path, ct=config.ct_path)
         self._grid = image.grid
         self._background = _background(segments.pop("0", None))
         chosen, notes = _choose(segments, _labels_in(image), config.unlisted)
