@@ -18,6 +18,7 @@ from thermosim.anatomy.anatomy import AnatomySource, TriangleSurface
 from thermosim.anatomy.grid import Grid, Vector
 from thermosim.applicators.electrode import Electrode
 from thermosim.applicators.layout import check_gaps, check_inside, electrodes_from, exposed_bounds
+from thermosim.applicators.pose_checks import check_poses
 from thermosim.applicators.protocol import Protocol
 from thermosim.composition import compose, composition_message, typed
 from thermosim.config import (
@@ -209,6 +210,7 @@ def lay_out(case: Case) -> Layout:
         checks.check_tissue_name(f"the tissue of {structure.name!r}", structure.tissue, config.tissue)
     together = config.protocol.serial == "none"
     electrodes = electrodes_from(config.layout, config.applicators, source.tumor_centers(), together)
+    check_poses(config.layout, electrodes, source)
     protocol = Protocol.of(config.protocol, electrodes)  # refuses what contradicts itself
     grid = grid_around(config.grid, _everywhere(protocol, electrodes))
     _check_poses(case, protocol, electrodes, grid)
@@ -342,7 +344,13 @@ def simulate(
 def _store_for_resuming(case: Case, folder: Path) -> None:
     """Keep the whole case beside its checkpoint, with paths that hold from any directory."""
     settings = OmegaConf.create(case.settings)
-    for key in ("anatomy.path", "anatomy.directory", "output.generator_log_file"):
+    for key in (
+        "anatomy.path",
+        "anatomy.ct_path",
+        "anatomy.directory",
+        "layout.path",
+        "output.generator_log_file",
+    ):
         value = OmegaConf.select(settings, key)
         if value is not None and not OmegaConf.select(settings, "anatomy.dataset"):
             OmegaConf.update(settings, key, str(Path(value).expanduser().absolute()))

@@ -105,6 +105,16 @@ def check_case(config: SimulationConfig) -> None:
     _check_solver(config.solver)
     _within("layout.minimum_gap_mm", config.layout.minimum_gap_mm, 0.0, 100.0, "mm")
     _one_of("layout.frame", config.layout.frame, ("patient", "tumor"))
+    _one_of("layout.order", config.layout.order, ("tip_first", "entry_first"))
+    _one_of("layout.coordinates", config.layout.coordinates, ("LPS", "RAS"))
+    if config.layout.path is not None and (config.layout.pattern is not None or config.layout.needles):
+        raise InputError(
+            "layout.path goes with neither layout.needles nor layout.pattern; choose layout=from_file"
+        )
+    if config.layout.path == "":
+        raise InputError("no value is given for layout.path; set it as layout.path=plan.mrk.json")
+    if config.layout.path is not None and config.layout.frame != "patient":
+        raise InputError("layout.frame=tumor does not go with layout.path: a plan's points are of the images")
     _within("layout.pattern_depth_mm", config.layout.pattern_depth_mm, -200.0, 200.0, "mm")
     _within("layout.pattern_spacing_mm", config.layout.pattern_spacing_mm, 0.0, 200.0, "mm", open_low=True)
     _within("layout.pattern_rotation_deg", config.layout.pattern_rotation_deg, -360.0, 360.0, "°")

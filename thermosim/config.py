@@ -245,7 +245,7 @@ class NeedleConfig:
 
 @dataclass
 class LayoutConfig:
-    """Needle poses, given one by one or as a regular pattern around a tumour."""
+    """Needle poses: one by one, as a regular pattern around a tumour, or from the file of a plan."""
 
     frame: str = "patient"  # patient: LPS mm; tumor: LPS mm from the tumour's centre
     tumor: str | None = None  # which tumour; None: the only or the first one
@@ -258,6 +258,9 @@ class LayoutConfig:
     # How far tips lie beyond the tumour's centre; None: the middle of the bare metal lies beside it.
     pattern_depth_mm: float | None = 15.0
     minimum_gap_mm: float = 0.5  # least free space between the metal of two needles
+    path: str | None = None  # 3D Slicer markups, CSV or YAML; replaces `needles`
+    order: str = "tip_first"  # tip_first | entry_first: of the two points of a line or pair in that file
+    coordinates: str | None = None  # LPS | RAS: frame of that file; None: what it says
 
 
 # ---------------------------------------------------------------------------- protocol

@@ -5,35 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy.spatial import cKDTree
 
-from thermosim.anatomy.clinical_files import read_mask
 from thermosim.anatomy.markups import read_markups, read_points
 from thermosim.applicators.pose_files import read_poses
-from thermosim.config import NeedleConfig
 from thermosim.errors import InputError
-
-
-def distance(needle: NeedleConfig, places: cKDTree) -> float:
-    """Smallest distance [mm] between a needle and some places."""
-    steps = np.linspace(0.0, 1.0, 400)[:, None]
-    line = np.asarray(needle.target_mm) * (1 - steps) + np.asarray(needle.entry_mm) * steps
-    return float(places.query(line)[0].min())
-
-
-def test_the_needles_of_a_real_plan_cross_its_tumor(data_dir: Path) -> None:
-    folder = data_dir / "importers" / "markups"
-    needles = read_poses(folder / "Endpoints.mrk.json")
-    assert len(needles) == 3
-    mask = read_mask(folder / "tumor.seg.nrrd")
-    tumor = cKDTree(1e3 * mask.grid.points(np.argwhere(mask.mask)))
-    assert max(distance(needle, tumor) for needle in needles) < 1.0
-    swapped = read_poses(folder / "Endpoints.mrk.json", coordinates="RAS")
-    for needle, wrong in zip(needles, swapped, strict=True):
-        assert wrong.target_mm == [-needle.target_mm[0], -needle.target_mm[1], needle.target_mm[2]]
-        assert distance(wrong, tumor) > 30.0
 
 
 def test_older_files_are_ras(data_dir: Path) -> None:

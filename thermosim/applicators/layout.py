@@ -1,4 +1,4 @@
-"""Needle poses from the configuration: point by point or as a regular pattern around a tumour."""
+"""Needle poses from the configuration: point by point, as a pattern around a tumour, or from a file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from thermosim.anatomy.grid import Grid
 from thermosim.applicators.devices import electrodes_of, tip_beyond_middle
 from thermosim.applicators.electrode import Electrode
+from thermosim.applicators.pose_files import read_poses
 from thermosim.applicators.tines import side_vectors
 from thermosim.config import ApplicatorConfig, LayoutConfig, NeedleConfig
 from thermosim.errors import InputError
@@ -31,7 +32,7 @@ def electrodes_from(
 
     Parameters
     ----------
-    layout : poses in mm, by points or as a pattern.
+    layout : poses in mm, by points, as a pattern or from a file.
     device : geometry of each needle.
     tumor_centers : centre of each tumour [m, LPS], by name.
     together : whether all stand in the tissue at once; otherwise their gaps are the caller's (`check_gaps`).
@@ -39,11 +40,14 @@ def electrodes_from(
     Raises
     ------
     InputError
-        For a tumour or pattern that does not exist, a point that is not three numbers, a needle of
+        For a tumour, pattern or file that does not exist, a point that is not three numbers, a needle of
         no length, a name used twice, or two needles closer than `minimum_gap_mm`.
     """
     center = _reference_point(layout, tumor_centers)
-    needles = _ring(layout, device) if layout.pattern is not None else list(layout.needles)
+    if layout.path is not None:
+        needles = list(read_poses(layout.path, order=layout.order, coordinates=layout.coordinates))
+    else:
+        needles = _ring(layout, device) if layout.pattern is not None else list(layout.needles)
     if not needles:
         raise InputError("layout.needles is empty and no layout.pattern is given; name at least one needle")
     offset = center if layout.frame == "tumor" or layout.pattern is not None else np.zeros(3)
