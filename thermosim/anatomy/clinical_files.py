@@ -79,7 +79,7 @@ def read_mask(
     segment: str | int | None = None,
     *,
     grid: Grid | None = None,
-    ct: str | Path | None = None,
+    ct: str | Path | CtImage | None = None,
     frame: str = "LPS",
     unit: str = "mm",
 ) -> MaskImage:
@@ -89,8 +89,8 @@ def read_mask(
     ----------
     segment : name or value of the structure; None where the file holds only one.
     grid : voxels for a mesh or for an RTSTRUCT, which have none of their own.
-    ct : the CT that the structure belongs to: a folder of DICOM slices, NIfTI or NRRD. It gives the
-        voxels of a mesh and an RTSTRUCT; other files are checked against it.
+    ct : the CT that the structure belongs to, or its path: a folder of DICOM slices, NIfTI or NRRD. It
+        gives the voxels of a mesh and an RTSTRUCT; other files are checked against it.
     frame, unit : of a mesh's points, LPS or RAS, mm or m.
 
     Raises
@@ -105,7 +105,9 @@ def read_mask(
     return chosen(read_segments(place, grid=grid, ct=ct), segment, place.name)
 
 
-def read_segments(path: str | Path, *, grid: Grid | None = None, ct: str | Path | None = None) -> LabelImage:
+def read_segments(
+    path: str | Path, *, grid: Grid | None = None, ct: str | Path | CtImage | None = None
+) -> LabelImage:
     """All structures of a label map, `.seg.nrrd`, DICOM SEG or RTSTRUCT; see `read_mask`.
 
     Raises
@@ -125,7 +127,7 @@ def read_segments(path: str | Path, *, grid: Grid | None = None, ct: str | Path 
         return read_rtstruct(place, voxels, frame)
     labels = read_seg(place) if is_dicom(place) else read_label_image(place)
     if ct is not None and image is not None:
-        names = f"{place.name!r}", f"its CT {Path(ct).name!r}"
+        names = f"{place.name!r}", "its CT" if isinstance(ct, CtImage) else f"its CT {Path(ct).name!r}"
         check_same_frame(names[0], labels.frame_of_reference, names[1], frame)
         everything = np.any(labels.layers, axis=0) if len(labels.layers) > 1 else labels.layers[0]
         check_overlap(names[0], labels.grid, everything, names[1], image)
@@ -205,9 +207,11 @@ def mask_of_surface(surface: TriangleSurface, grid: Grid) -> NDArray[np.bool_]:
     return inside(TriangleSurface(grid.indices(surface.points), surface.triangles), cells)
 
 
-def image_frame(path: str | Path) -> tuple[Grid, str | None]:
+def image_frame(image: str | Path | CtImage) -> tuple[Grid, str | None]:
     """Grid and frame of reference of a CT: of a DICOM series by its headers alone."""
-    place = Path(path).expanduser()
+    if isinstance(image, CtImage):
+        return image.grid, image.frame_of_reference
+    place = Path(image).expanduser()
     if place.is_dir():
         geometry = series_geometry(place)
         return geometry.grid, geometry.frame_of_reference

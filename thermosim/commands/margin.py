@@ -160,13 +160,13 @@ def _read(config: MarginConfig) -> ObservedInputs:
         ct = None if path is None else read_ct(path)
         cts.append(None if ct is None else Image(ct.grid, ct.values))
         frames.append(None if ct is None else ct.frame_of_reference)
-    tumor = _mask(config, config.tumor, config.tumor_segment, config.ct_before, cts[0])
-    zone = _mask(config, config.ablation, config.ablation_segment, config.ct_after, cts[1])
+    tumor = _mask(config, config.tumor, config.tumor_segment, frames[0], cts[0])
+    zone = _mask(config, config.ablation, config.ablation_segment, frames[1], cts[1])
     livers = [
-        None if path is None else _mask(config, path, segment, ct, image)
-        for path, segment, ct, image in (
-            (config.liver, config.liver_segment, config.ct_before, cts[0]),
-            (config.liver_after, config.liver_after_segment, config.ct_after, cts[1]),
+        None if path is None else _mask(config, path, segment, frame, image)
+        for path, segment, frame, image in (
+            (config.liver, config.liver_segment, frames[0], cts[0]),
+            (config.liver_after, config.liver_after_segment, frames[1], cts[1]),
         )
     ]
     landmarks = config.fusion.landmarks
@@ -187,21 +187,19 @@ def _read(config: MarginConfig) -> ObservedInputs:
     )
 
 
-def _mask(config: MarginConfig, path: str, segment: str | None, ct_path: str | None, ct: Any) -> Any:
+def _mask(config: MarginConfig, path: str, segment: str | None, frame: str | None, ct: Any) -> Any:
     """One mask, on its own voxels or, for meshes and contours, on those of the CT beside it."""
-    from thermosim.anatomy.clinical_files import SURFACE_KINDS, read_mask
+    from thermosim.anatomy.clinical_files import SURFACE_KINDS, CtImage, read_mask
 
     place = Path(path).expanduser()
     if ct is None and place.suffix.lower() in SURFACE_KINDS:
         raise InputError(
             f"{place.name!r} is a mesh, which has no voxels; give the CT it was drawn on, or a mask"
         )
-    series = ct_path if ct_path is not None and Path(ct_path).expanduser().is_dir() else None
     return read_mask(
         place,
         segment,
-        grid=None if ct is None else ct.grid,
-        series=series,
+        ct=None if ct is None else CtImage(ct.grid, ct.values, frame),
         frame=config.mesh_frame,
         unit=config.mesh_unit,
     )
