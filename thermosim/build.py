@@ -321,7 +321,6 @@ def simulate(
     """
     from thermosim import simulation
     from thermosim.backends import select
-    from thermosim.outcome.assess import assess
     from thermosim.report.generator_log import read_generator_log
 
     config = case.config
@@ -338,6 +337,8 @@ def simulate(
             checkpoint.unlink(missing_ok=True)
             _store_for_resuming(case, folder)
     run = simulation.run(problem, backend, callbacks=tuple(callbacks), checkpoint=checkpoint, resume=resume)
+    from thermosim.outcome.assess import assess  # slow to import: the first step need not wait for it
+
     return Result(case, run, assess(run, config.damage), source.display_surfaces(), log)
 
 

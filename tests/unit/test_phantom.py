@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from thermosim.anatomy.grid import Grid
 from thermosim.anatomy.phantom import PhantomSource
 from thermosim.anatomy.phantom_shapes import LiverShape, TumorShape, enclosed_volume
+from thermosim.anatomy.phantom_vessels import PhantomVessels
 from thermosim.anatomy.vessel_tree import segment_segment_distances
 from thermosim.config import PhantomAnatomyConfig, PhantomTumorConfig
 from thermosim.errors import InputError
@@ -213,7 +214,8 @@ def digest_of(seed: int) -> str:
     return b"".join(p.tobytes() for p in parts).hex()
 
 
-def test_the_seed_decides_every_bit() -> None:
+def test_the_seed_decides_every_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THERMOSIM_CACHE", str(tmp_path / "here"))  # grown, not remembered
     here = digest_of(3)
     assert here != digest_of(4)
     # another process with another hash seed, because sets of names are ordered by it
@@ -221,12 +223,33 @@ def test_the_seed_decides_every_bit() -> None:
         f"import importlib.util as u; s = u.spec_from_file_location('t', {__file__!r}); "
         "m = u.module_from_spec(s); s.loader.exec_module(m); print(m.digest_of(3))"
     )
-    environment = {**os.environ, "PYTHONHASHSEED": "11"}
+    environment = {**os.environ, "PYTHONHASHSEED": "11", "THERMOSIM_CACHE": str(tmp_path / "there")}
     environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.strip() == here
+
+
+def test_trees_are_grown_once_and_damaged_files_are_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THERMOSIM_CACHE", str(tmp_path))
+    grown = digest_of(3)
+    (file,) = tmp_path.glob("trees-*.npz")
+    whole = file.read_bytes()
+    monkeypatch.setattr(PhantomVessels, "grown", lambda self: pytest.fail("grown again"))
+    assert digest_of(3) == grown
+    with pytest.raises(pytest.fail.Exception, match="grown again"):
+        digest_of(4)
+    for damaged in (b"", whole[: len(whole) // 2], b"no archive", whole.replace(b"_radii", b"_width")):
+        file.write_bytes(damaged)
+        with pytest.raises(pytest.fail.Exception, match="grown again"):
+            digest_of(3)
+    middle = len(whole) // 2
+    file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :])
+    with pytest.raises(pytest.fail.Exception, match="grown again"):
+        digest_of(3)
 
 
 def test_fewer_terminals_where_they_would_be_too_thin_and_said_so() -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from thermosim.anatomy.anatomy import Anatomy, Lumen, Structure, TriangleSurface
 from thermosim.anatomy.bodies import Body, ShapeBody, TreeBody
 from thermosim.anatomy.grid import Grid
+from thermosim.anatomy.grown_trees import remembered
 from thermosim.anatomy.phantom_shapes import LiverShape, Shape, TumorShape, isosurface
 from thermosim.anatomy.phantom_vessels import PhantomVessels, main_vessels
 from thermosim.anatomy.vessel_tree import Points, VesselTree
@@ -75,9 +76,8 @@ class PhantomSource:
         self.tumors: dict[str, TumorShape] = {}
         self._place_given_tumors()
         self._place_seeded_tumors()
-        self.portal_vein, self.hepatic_vein, notes = PhantomVessels(
-            self.liver, self.vena_cava, tuple(self.tumors.values()), config
-        ).grown()
+        vessels = PhantomVessels(self.liver, self.vena_cava, tuple(self.tumors.values()), config)
+        self.portal_vein, self.hepatic_vein, notes = remembered(config, vessels.grown)
         self._notes = notes
         structures = list(_FIXED)
         for number, name in enumerate(self.tumors):

@@ -15,7 +15,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from thermosim.anatomy.vessel_tree import (
     Points,
@@ -277,6 +276,8 @@ def smooth_line(control: Points, step: float) -> Points:
     count = max(2, round(along[-1] / step) + 1)
     if len(control) == 2:
         return np.linspace(control[0], control[1], count)
+    from scipy.interpolate import CubicSpline  # slow to import, and trees are mostly remembered
+
     return np.asarray(CubicSpline(along, control)(np.linspace(0, along[-1], count)))
 
 

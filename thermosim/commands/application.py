@@ -69,7 +69,11 @@ def run_application(
     if _is_sweep(words) and not any(word.startswith("output.directory=") for word in words):
         words = [*words, "output.directory=multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"]
     words = sorted(words, key=_is_setting)  # Hydra wants flags first; the order is the user's otherwise
-    with tempfile.TemporaryDirectory() as verdicts, _hydra_speaks_plainly([f"thermosim {command}", *words]):
+    with (
+        tempfile.TemporaryDirectory() as verdicts,
+        _hydra_speaks_plainly([f"thermosim {command}", *words]),
+        _composed_once(words),
+    ):
 
         def job(settings: DictConfig) -> None:
             _run_job(settings, run, Path(verdicts))
@@ -166,6 +170,24 @@ def _is_setting(word: str) -> bool:
 
 def _is_sweep(words: list[str]) -> bool:
     return any(word in ("--multirun", "-m", "hydra.mode=MULTIRUN") for word in words)
+
+
+@contextlib.contextmanager
+def _composed_once(words: list[str]) -> Iterator[None]:
+    """Spare Hydra a second composition, which only asks for `hydra.mode`: none of our configs sets it."""
+    from hydra._internal.hydra import Hydra
+    from hydra.types import RunMode
+
+    foreign = ("--config", "-cd", "-cp", "-cn", "hydra.mode", "+hydra.mode", "++hydra.mode")
+    if _is_sweep(words) or any(word.startswith(foreign) for word in words):
+        yield
+        return
+    ask = Hydra.get_mode
+    Hydra.get_mode = lambda self, config_name, overrides: RunMode.RUN  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = ask  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

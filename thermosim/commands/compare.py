@@ -137,7 +137,7 @@ def read_zone(config: CompareConfig, which: str) -> Mask:
     if path.suffix.lower() in SURFACE_KINDS and ct is None:
         grid = _voxels_of_mesh(path, config)
     try:
-        image = read_mask(path, segment, grid=grid, series=ct, frame=config.mesh_frame, unit=config.mesh_unit)
+        image = read_mask(path, segment, grid=grid, ct=ct, frame=config.mesh_frame, unit=config.mesh_unit)
     except InputError as error:
         raise InputError(f"{which}: {error}") from None
     level = smooth_level_set(image.mask, image.grid)
