@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench verification validation check-tools clean
+.PHONY: help demo test gpu-test lint bench verification validation check-tools clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,6 +13,7 @@ DEMO ?= demo
 help:
 	@echo "make demo   install into .venv and run the demo"
 	@echo "make test   install with the test extra and run the tests"
+	@echo "make gpu-test  run the tests of the CUDA path on this machine's GPU"
 	@echo "make lint   ruff, mypy and the direction of imports"
 	@echo "make bench  time the named cases on this machine"
 	@echo "make verification  run all verification sections and write docs/verification.md"
@@ -53,6 +54,9 @@ demo: check-tools $(STAMPS)/installed
 
 test: check-tools $(STAMPS)/installed-test
 	@$(BIN)/python -m pytest -q
+
+gpu-test: check-tools $(STAMPS)/installed-test
+	@.ci/gpu-test $(BIN)/python
 
 lint: check-tools $(STAMPS)/installed-test
 	@$(BIN)/ruff check .

@@ -39,7 +39,7 @@ BLOOD = TissueProperties(
 )
 
 
-def small_case() -> Problem:
+def small_case(minutes: float = 0.14) -> Problem:
     """24 × 22 × 27 cells of 3 mm, two needles that take turns, one convective vessel."""
     grid = Grid.box((0.0, 0.0, 0.0), (24, 22, 27), 3e-3)
     x, y, z = np.meshgrid(*(grid.axis(a) for a in range(3)), indexing="ij")
@@ -71,8 +71,8 @@ def small_case() -> Problem:
         VesselsConfig(groups={"portal_vein": VesselGroupConfig(model="convective")}),
         ProtocolConfig(
             generator=GeneratorConfig(mode="constant_power", power=60.0),
-            segments=[SegmentConfig(duration_min=0.5, drive="switching", dwell_time=8.0)],
-            cooling_after_min=0.1,
+            segments=[SegmentConfig(duration_min=minutes, drive="switching", dwell_time=8.0)],
+            cooling_after_min=0.04,
         ),
         DamageConfig(),
         SolverConfig(),
