@@ -34,21 +34,22 @@ def accesses(source: str, name: str) -> dict[str, Access]:
     """Access to each pointer parameter of a kernel.
 
     A `const` one is read. Another is written, and also read if its entries appear anywhere but on the
-    left of a plain assignment.
+    left of a plain assignment, or if another pointer into it is made.
     """
     text = re.sub(r"//[^\n]*", "", (kernel_directory() / f"{source}.cu").read_text())
     match = re.search(rf"^KERNEL {name}\((.*?)\)\s*\{{(.*?)^\}}", text, re.DOTALL | re.MULTILINE)
     if match is None:
         raise LookupError(f"no kernel {name} in {source}.cu")
+    body = re.sub(r"\bstore\(\w+ \+", "store(", match.group(2))
     found = {}
     for declared in match.group(1).split(","):
         if "*" not in declared:
             continue
-        parameter = declared.split("*")[-1].strip()
+        parameter = declared.split()[-1].lstrip("*")
         if "const" in declared.split():
             found[parameter] = Access(True, False)
         else:
-            used = re.search(rf"\b{parameter}\[[^\]]*\](?!\s*=[^=])", match.group(2))
+            used = re.search(rf"\b{parameter}(?!\[)\b|\b{parameter}\[[^\]]*\](?!\s*=[^=])", body)
             found[parameter] = Access(used is not None, True)
     return found
 
