@@ -2,20 +2,23 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test gpu-test lint bench verification validation check-tools clean
+.PHONY: help demo test gpu-test lint bench bench-report verification validation check-tools clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := .stamps
 RUN := $(BIN)/thermosim
 DEMO ?= demo
+BENCH ?= --peers quick
+RECORDS ?=
 
 help:
 	@echo "make demo   install into .venv and run the demo"
 	@echo "make test   install with the test extra and run the tests"
 	@echo "make gpu-test  run the tests of the CUDA path on this machine's GPU"
 	@echo "make lint   ruff, mypy and the direction of imports"
-	@echo "make bench  time the named cases on this machine"
+	@echo "make bench  time the named cases on this machine, and peers if installed (BENCH=... for other words)"
+	@echo "make bench-report  write docs/performance.md from the newest record of make bench"
 	@echo "make verification  run all verification sections and write docs/verification.md"
 	@echo "make validation  predict published experiments and write docs/validation.md"
 	@echo "make clean  remove .venv and caches"
@@ -65,7 +68,10 @@ lint: check-tools $(STAMPS)/installed-test
 	@$(BIN)/lint-imports
 
 bench: check-tools $(STAMPS)/installed
-	@$(BIN)/python benchmarks/run.py
+	@$(RUN) bench $(BENCH)
+
+bench-report: check-tools $(STAMPS)/installed
+	@$(BIN)/python benchmarks/report.py $(RECORDS)
 
 verification: check-tools $(STAMPS)/installed-test
 	@$(BIN)/python tests/verification/document.py

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from thermosim import __version__
 from thermosim.backends.base import Backend
 from thermosim.backends.cpu import FLAGS, CpuBackend, compiler, compiler_version, processor
 from thermosim.report.provenance import now, versions
@@ -27,6 +28,8 @@ def _git(*words: str) -> str:
 
 def commit() -> str:
     """Short name of the commit, with ``+changes`` where the working tree differs from it."""
+    if not (ROOT / "pyproject.toml").is_file():  # installed: the folder may lie in somebody else's repository
+        return f"v{__version__}"
     name = _git("rev-parse", "--short=10", "HEAD") or "unknown"
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "thermosim", "kernels", "configs")
     return f"{name}+changes" if changed else name

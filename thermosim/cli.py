@@ -19,6 +19,7 @@ HELP = """thermosim: radiofrequency ablation of liver tumours (a research tool, 
   thermosim compare [key=value ...]    a predicted zone against the one observed after treatment
   thermosim fetch DATASET [--list]     download a public data set of anatomy
   thermosim doctor [key=value ...]     what works on this machine, and the memory a grid takes
+  thermosim bench [CASE ...] [--peers] measure speed on this machine; --help lists the cases
   thermosim --version
   thermosim --help
 
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         "fetch": _fetch,
         "doctor": _doctor,
         "margin": _margin,
+        "bench": _bench,
     }
     if not words or words[0] in ("--help", "-h", "help"):
         print(HELP, end="")
@@ -209,3 +211,13 @@ def _margin(words: list[str]) -> int:
     from thermosim.commands.margin import command
 
     return command(words)
+
+
+def _bench(words: list[str]) -> int:
+    """`thermosim bench`: the benchmarks in a Python of their own; their parser knows the words."""
+    import subprocess
+
+    from thermosim.resources import benchmark_directory
+
+    script = benchmark_directory() / "run.py"
+    return subprocess.run([sys.executable, str(script), *words], check=False).returncode

@@ -1,4 +1,4 @@
-"""Finds `configs/` and `kernels/`, in an installed wheel as well as in a checkout."""
+"""Finds `configs/`, `kernels/` and `benchmarks/`, in an installed wheel as well as in a checkout."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def config_directory() -> Path:
 def kernel_directory() -> Path:
     """Absolute folder of the kernels' sources."""
     return _find("kernels", "portable.h")
+
+
+def benchmark_directory() -> Path:
+    """Absolute folder of the benchmarks."""
+    return _find("benchmarks", "run.py")
 
 
 def cache_directory() -> Path:
