@@ -320,7 +320,9 @@ def simulate(
         When the user stops the run; the checkpoint stays in `directory`.
     """
     from thermosim import simulation
+    from thermosim.anatomy.dicom_series import series_geometry
     from thermosim.backends import select
+    from thermosim.report.dicom_seg import check_source
     from thermosim.report.generator_log import read_generator_log
 
     config = case.config
@@ -328,6 +330,9 @@ def simulate(
     log = None if path is None else read_generator_log(path)
     backend = select(config.backend.name, config.backend.threads, config.backend.device)
     problem, source = build_problem(case)
+    if config.output.dicom_source_directory is not None:
+        series = Path(config.output.dicom_source_directory).expanduser()
+        check_source(series_geometry(series), problem.anatomy.grid)
     checkpoint = None
     if directory is not None:
         folder = Path(directory)
@@ -351,6 +356,7 @@ def _store_for_resuming(case: Case, folder: Path) -> None:
         "anatomy.directory",
         "layout.path",
         "output.generator_log_file",
+        "output.dicom_source_directory",
     ):
         value = OmegaConf.select(settings, key)
         if value is not None and not OmegaConf.select(settings, "anatomy.dataset"):

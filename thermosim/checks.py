@@ -103,6 +103,11 @@ def check_case(config: SimulationConfig) -> None:
     _check_targets(config.protocol, config.tissue)
     _check_damage(config.damage)
     _check_solver(config.solver)
+    if config.output.keep_patient_identity and config.output.dicom_source_directory is None:
+        raise InputError(
+            "output.keep_patient_identity=true needs output.dicom_source_directory, the folder of the CT "
+            "series: no other output names a patient"
+        )
     _within("layout.minimum_gap_mm", config.layout.minimum_gap_mm, 0.0, 100.0, "mm")
     _one_of("layout.frame", config.layout.frame, ("patient", "tumor"))
     _one_of("layout.order", config.layout.order, ("tip_first", "entry_first"))

@@ -387,6 +387,10 @@ class OutputConfig:
     report: bool = True  # report.html
     scene: bool = True  # scene.png
     nifti: bool = True  # zone.nii.gz
+    mesh: bool = True  # margin.vtp
+    markups: bool = True  # layout.mrk.json
+    dicom_source_directory: str | None = None  # folder of the CT series; zone.dcm is then written over it
+    keep_patient_identity: bool = False  # whether zone.dcm names the patient as the series does
     progress: bool = True  # progress bar
     generator_log_file: str | None = None  # CSV of a real generator, drawn and compared with the run
 

@@ -32,7 +32,7 @@ def stack_grid(
     pixel_spacing: NDArray[np.float64],
     rows: int,
     columns: int,
-    slice_spacing: float | None,
+    slice_spacing: float,
     *,
     gaps: bool,
 ) -> tuple[Grid, NDArray[np.int64]]:
@@ -43,7 +43,8 @@ def stack_grid(
     positions : (n, 3) centre of the first pixel of each plane, LPS [mm].
     orientation : (6,) direction cosines of rows and columns.
     pixel_spacing : distance between rows, then between columns [mm].
-    slice_spacing : distance between planes [mm] if it is known; else the smallest one found.
+    slice_spacing : distance between planes [mm], or 0. It holds where planes are missing; otherwise, and
+        where planes lie closer than that, the distances found do.
     gaps : whether planes may be missing (empty planes of a segmentation) or stand for a defect.
 
     Raises
@@ -56,10 +57,14 @@ def stack_grid(
     order = np.unique(np.round(depth, 4))
     steps = np.diff(order)
     steps = steps[steps > MINIMUM_TOLERANCE]
-    if slice_spacing is None or slice_spacing <= 0 or not gaps:
-        typical = float(np.median(steps)) if steps.size else (slice_spacing or 0.0)
-        slice_spacing = float(steps.min()) if gaps and steps.size else typical
-    if not slice_spacing > 0:
+    if steps.size and not gaps:
+        slice_spacing = float(np.median(steps))
+    elif steps.size:
+        least = float(steps.min())
+        share = least / slice_spacing if slice_spacing else 0.0
+        if share < 0.5 or abs(share - round(share)) > POSITION_TOLERANCE:  # a thickness is no spacing
+            slice_spacing = least
+    if not slice_spacing:
         raise InputError("a single plane without SliceThickness has no extent; more planes are needed")
     _refuse_tilt(local, pixel_spacing)
     index = (depth - depth.min()) / slice_spacing

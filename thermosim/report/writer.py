@@ -7,24 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from thermosim.anatomy.anatomy import TriangleSurface
+from thermosim.anatomy.dicom_series import series_geometry
 from thermosim.config import OutputConfig
 from thermosim.errors import InputError
+from thermosim.outcome.criteria import zone_level_set
 from thermosim.outcome.results import Outcome
+from thermosim.report.dicom_seg import MASS, NECROSIS, SegmentSource, write_segmentation
 from thermosim.report.generator_log import GeneratorLog
 from thermosim.report.hdf5 import write_result
 from thermosim.report.html import write_report
+from thermosim.report.margin_mesh import write_margin_mesh
+from thermosim.report.markups import write_layout
 from thermosim.report.meshes import scene_meshes
 from thermosim.report.nifti import write_zone
-from thermosim.report.poses import poses
+from thermosim.report.poses import first_places, poses
 from thermosim.report.scene import drawing
 from thermosim.report.summary import summarize, write_summary
-from thermosim.report.zones import zone_mask
+from thermosim.report.zones import damage_of, zone_mask
 from thermosim.simulation import SimulationResult
 
 FILES = {
     "result": "result.h5",
     "summary": "summary.json",
     "zone": "zone.nii.gz",
+    "mesh": "margin.vtp",
+    "markups": "layout.mrk.json",
+    "dicom": "zone.dcm",
     "scene": "scene.png",
     "report": "report.html",
 }
@@ -76,6 +84,17 @@ def write_outputs(
         if options.nifti:
             written["zone"] = paths["zone"]
             write_zone(paths["zone"], zone_mask(result, outcome.criterion, config), result.anatomy.grid)
+        if options.mesh and outcome.tumors:
+            written["mesh"] = paths["mesh"]
+            write_margin_mesh(paths["mesh"], *outcome.tumors)
+        if options.markups:
+            written["markups"] = paths["markups"]
+            write_layout(paths["markups"], first_places(result))
+        if options.dicom_source_directory is not None:
+            if _write_dicom(paths["dicom"], result, outcome, config, options):
+                written["dicom"] = paths["dicom"]
+            else:
+                notes.append("zone.dcm was not written: nothing is dead, and no tumour lies on the series")
         if picture_of_scene is not None:
             problem = picture_of_scene()
             if problem is None:
@@ -92,3 +111,14 @@ def write_outputs(
         if key not in written:
             path.unlink(missing_ok=True)
     return written
+
+
+def _write_dicom(
+    path: Path, result: SimulationResult, outcome: Outcome, config: dict[str, Any], options: OutputConfig
+) -> bool:
+    """The zone of the chosen criterion and the tumours over the patient's series."""
+    geometry = series_geometry(Path(options.dicom_source_directory or "").expanduser())
+    zone = zone_level_set(result, outcome.criterion, damage_of(config))
+    segments = [] if zone is None else [SegmentSource("Ablation zone", NECROSIS, zone)]
+    segments += [SegmentSource(tumor.name, MASS, tumor.surface) for tumor in outcome.tumors]
+    return write_segmentation(path, segments, geometry, keep_identity=options.keep_patient_identity)

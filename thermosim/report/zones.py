@@ -24,6 +24,13 @@ def setting(config: Mapping[str, Any], key: str, default: Any = None) -> Any:
     return value
 
 
+def damage_of(config: Mapping[str, Any]) -> DamageConfig:
+    """The `damage` group of the resolved configuration."""
+    given = setting(config, "damage", {})
+    known = {f.name for f in fields(DamageConfig)}
+    return DamageConfig(**{key: value for key, value in given.items() if key in known})
+
+
 def zone_mask(result: SimulationResult, criterion: str, config: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Cells whose centre lies in the zone of `criterion`, bool (nx, ny, nz).
 
@@ -34,9 +41,7 @@ def zone_mask(result: SimulationResult, criterion: str, config: Mapping[str, Any
     ------
     InputError : unknown criterion.
     """
-    given = setting(config, "damage", {})
-    known = {f.name for f in fields(DamageConfig)}
-    damage = DamageConfig(**{key: value for key, value in given.items() if key in known})
+    damage = damage_of(config)
     mask = np.zeros(result.solid_mask.shape, dtype=bool)
     level = zone_level_set(result, criterion, damage)
     if level is not None:
