@@ -154,3 +154,50 @@ def test_without_a_gpu_the_gpu_tests_say_what_is_missing() -> None:
     assert done.returncode == 2
     assert reason in done.stdout + done.stderr
     assert "thermosim doctor" in done.stdout + done.stderr
+
+
+# ---------------------------------------------------------------------------- recorded launches
+
+
+def test_a_program_is_recorded_once_and_sees_what_its_arrays_hold(backend: CudaBackend) -> None:
+    a, b = backend.field(LAYOUT, 1.0), backend.field(LAYOUT, 0.0)
+    two, one = np.float32(2), np.float32(1)
+    calls = [
+        backend.call_on_cells("scale_add", LAYOUT, two, a, one, b),  # b += 2 a
+        backend.call_on_cells("scale_add", LAYOUT, one, b, np.float32(0), a),  # a = b
+    ]
+    watch, program = stand_in.watch, backend.joined([backend.program(calls[:1]), backend.program(calls[1:])])
+    expected_a, expected_b = 1.0, 0.0
+    for run in range(4):
+        program()
+        expected_b += 2 * expected_a
+        expected_a = expected_b
+        assert backend.to_host(a)[LAYOUT.origin] == expected_a
+        assert watch.replays == max(0, run)
+    a[:] = np.float32(0.5)  # from outside, between two replays
+    program()
+    assert backend.to_host(a)[LAYOUT.origin] == expected_b + 1.0
+    assert watch.launches == {"scale_add": 10}
+
+
+def test_nothing_but_kernels_may_be_recorded(backend: CudaBackend) -> None:
+    a, one = backend.field(LAYOUT, 1.0), np.float32(1)
+
+    def waits() -> None:
+        backend.on_cells("scale_add", LAYOUT, one, a, one, a)
+        backend.row_sums("dot", LAYOUT, 1, a, a)
+
+    program = backend.joined([waits])
+    program()
+    with pytest.raises(RuntimeError, match=r"cannot record|StreamCapture"):
+        program()
+    assert stand_in.watch.capturing is None
+
+
+def test_all_numbers_are_fetched_in_one_wait(backend: CudaBackend) -> None:
+    values = backend.asarray(np.arange(6.0), "float64")
+    before = stand_in.watch.waits
+    total, whole = backend.fetch(values.sum(), values.reshape(2, 3))
+    assert stand_in.watch.waits == before + 1
+    assert float(total) == 15.0
+    np.testing.assert_array_equal(whole, np.arange(6.0).reshape(2, 3))

@@ -100,10 +100,15 @@ def test_a_treatment_agrees_and_runs_every_kernel(gpu_path: GpuPath, monkeypatch
         monkeypatch.syspath_prepend(str(BENCHMARKS))
         monkeypatch.setattr(gpu_path.watch, "launch", checked)
     gpu_path.launches.clear()
+    waits = 0 if gpu_path.watch is None else gpu_path.watch.waits
     gpu = run(small_case(), gpu_path.backend)
     assert set(gpu_path.launches) == set(kernel_signatures())  # every kernel of kernels/*.cu
     if gpu_path.watch is not None:
         assert set(checked.done) == set(kernel_signatures())
+        assert gpu_path.watch.replays > gpu.run.potential_iterations  # V-cycles and steps as CUDA graphs
+        # the host waits three times a step, three times an iteration, and to read what a solve found
+        few = 4 * gpu.run.time_steps + 4 * gpu.run.potential_iterations + 12 * gpu.run.potential_solves + 40
+        assert gpu_path.watch.waits - waits < few
     cpu = run(small_case(), CpuBackend(1))
     assert cpu.highest_temperature.max() > 99.0  # boiling is part of the case
     assert_same(cpu, gpu)

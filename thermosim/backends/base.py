@@ -221,6 +221,10 @@ class Backend(ABC):
     def to_host(self, array: Array) -> NDArray[Any]:
         """A copy (or the array itself) in host memory."""
 
+    def fetch(self, *arrays: Array) -> list[NDArray[np.float64]]:
+        """Copies of float64 arrays or numbers in host memory, for which the host waits once."""
+        return [np.asarray(self.to_host(array), dtype=np.float64) for array in arrays]
+
     def field(self, layout: Layout, value: float = 0.0, dtype: str = "float32") -> Array:
         """A padded field filled with `value`, ghost cells included."""
         return self.full(layout.size, value, dtype)
@@ -278,6 +282,15 @@ class Backend(ABC):
 
         return run
 
+    def joined(self, programs: Sequence[Callable[[], None]]) -> Callable[[], None]:
+        """Programs that always run in this order, as one."""
+
+        def run() -> None:
+            for program in programs:
+                program()
+
+        return run
+
     def on_entries(self, name: str, n: int, *arguments: Any) -> None:
         """Run a kernel on the entries of a list."""
         if n > 0:
@@ -296,7 +309,8 @@ class Backend(ABC):
 
     def row_sums(self, name: str, layout: Layout, n_values: int, *arguments: Any) -> tuple[float, ...]:
         """As `on_rows`, summed over the rows in a fixed order."""
-        return tuple(float(v) for v in self.on_rows(name, layout, n_values, *arguments).sum(axis=1))
+        (sums,) = self.fetch(self.on_rows(name, layout, n_values, *arguments).sum(axis=1))
+        return tuple(float(v) for v in sums)
 
     def _checked(self, name: str, kind: KernelKind, arguments: Sequence[Any]) -> KernelSignature:
         signature = self._signatures[name]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thermosim.backends.base import SOURCES, Array, Backend, KernelSignature
+from thermosim.backends.base import SOURCES, Array, Backend, Call, KernelSignature
 from thermosim.errors import BackendError
 from thermosim.resources import kernel_directory
 
@@ -45,6 +45,37 @@ def launch_shape(
     return (-(-extent[0] // ENTRY_BLOCK),), (ENTRY_BLOCK,)
 
 
+class _Recorded:
+    """Launches that are recorded as a CUDA graph and replayed: one call of the host for all of them.
+
+    The first run launches one by one, because kernels are compiled and loaded then, which nothing may be
+    while a stream is recorded; so does a program that runs only once. The second run records (what is
+    recorded does not run) and replays. Addresses and scalars are those of the recording: what differs from
+    run to run, such as the coefficients of stages, lies in arrays. The launches keep their arrays alive.
+    """
+
+    def __init__(self, cupy: Any, launches: Callable[[], None]) -> None:
+        self.launches = launches
+        self._cupy = cupy
+        self._has_run = False
+        self._graph: Any = None
+
+    def __call__(self) -> None:
+        if not self._has_run:
+            self.launches()
+            self._has_run = True
+            return
+        if self._graph is None:
+            stream = self._cupy.cuda.Stream(non_blocking=True)  # the default one cannot be recorded
+            with stream:
+                stream.begin_capture()
+                try:
+                    self.launches()
+                finally:
+                    self._graph = stream.end_capture()
+        self._graph.launch()
+
+
 class CudaBackend(Backend):
     """CuPy arrays and kernels compiled by NVRTC for the GPU at hand."""
 
@@ -78,6 +109,18 @@ class CudaBackend(Backend):
 
     def to_host(self, array: Array) -> NDArray[Any]:
         return np.asarray(self._cupy.asnumpy(array))
+
+    def fetch(self, *arrays: Array) -> list[NDArray[np.float64]]:
+        joined = self.to_host(self._cupy.concatenate([array.reshape(-1) for array in arrays]))
+        ends = np.cumsum([array.size for array in arrays])[:-1]
+        return [part.reshape(array.shape) for part, array in zip(np.split(joined, ends), arrays, strict=True)]
+
+    def program(self, calls: Sequence[Call]) -> Callable[[], None]:
+        return _Recorded(self._cupy, super().program(calls))
+
+    def joined(self, programs: Sequence[Callable[[], None]]) -> Callable[[], None]:
+        plain = [p.launches if isinstance(p, _Recorded) else p for p in programs]
+        return _Recorded(self._cupy, super().joined(plain))
 
     def _launch(self, signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]) -> None:
         function = self._functions.get(signature.name)

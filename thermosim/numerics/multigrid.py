@@ -115,7 +115,7 @@ class MultigridSolver:
         self.finest = finest
         self._workspace = workspace
         self._coarse: list[_Level] = []
-        self._cycles: dict[tuple[int, ...], list[Callable[[], None]]] = {}
+        self._cycles: dict[tuple[int, ...], Callable[[], None]] = {}
         self._rows = backend.full(finest.layout.n_rows, 0.0, "float64")
         shape = finest.layout.shape
         while max(shape) > 1:
@@ -191,8 +191,7 @@ class MultigridSolver:
                     f"the potential did not converge: residual {residual:.1e} after {iterations} iterations, "
                     f"wanted {tolerance:.1e}; raise solver.maximum_iterations or solver.potential_tolerance"
                 )
-            for part in cycle:
-                part()
+            cycle()
             rz = float(self._rows.sum())
             beta = rz / previous_rz if iterations else 0.0
             previous_rz = rz
@@ -226,18 +225,18 @@ class MultigridSolver:
         add_right_hand_side(r)
         return math.sqrt(self.backend.row_sums("dot", layout, 1, r, r)[0]) / norm
 
-    def _bound_cycle(self) -> list[Callable[[], None]]:
-        """The programs of one V-cycle on the fields that the workspace holds now."""
+    def _bound_cycle(self) -> Callable[[], None]:
+        """One V-cycle on the fields that the workspace holds now."""
         levels = self._levels
         key = tuple(id(field) for field in levels[0].fields)
         if key not in self._cycles:
             if len(self._cycles) == MOST_CYCLES:
                 self._cycles.clear()
-            self._cycles[key] = list(self._cycle(levels, 0))
+            self._cycles[key] = self.backend.joined(list(self._cycle(levels, 0)))
         return self._cycles[key]
 
     def _cycle(self, levels: list[_Level], depth: int) -> Iterator[Callable[[], None]]:
-        """One V-cycle for level `depth`, from zero."""
+        """The programs of one V-cycle for level `depth`, from zero."""
         level, backend = levels[depth], self.backend
         layout, arrays = level.links.layout, level.links.arrays
         b, x, other = level.fields

@@ -198,7 +198,7 @@ class Bioheat:
         self.all_rows = True
         self.wall_heat: dict[str, float] = {}  # heat [J] into each kind of wall in the last step
         self.owner_heat: dict[str, NDArray[np.float64]] = {}  # the same owner by owner, for walls `by_owner`
-        self._schemes: list[Array] = []
+        self._schemes = backend.full(4 * 16, 0.0, "float32")
         self.set_walls(walls)
 
     def set_walls(self, walls: Sequence[ThermalWall]) -> None:
@@ -351,6 +351,7 @@ class Bioheat:
         are those of the moment.
         """
         before = enthalpy if outlook.enthalpy_before is None else outlook.enthalpy_before
+        backend = self.backend
         faces_ended = self._face_flow(temperature)
         rows = self.backend.on_rows(
             "prepare_step",
@@ -380,14 +381,17 @@ class Bioheat:
             self.perfusion,
         )
         self.all_rows = False
+        faces = self._face_flow(temperature)
+        on_device = (rows[0].sum(), rows[1].max(), rows[2].sum(), rows[3].sum(), faces, faces_ended)
+        taken, hottest, broken, taken_ended, faces, faces_ended = map(float, backend.fetch(*on_device))
         volume = self.spacing**3
         return Reading(
-            hottest_temperature=float(rows[1].max()) + self.law.reference,
-            is_finite=float(rows[2].sum()) == 0.0,
-            perfusion=volume * float(rows[0].sum()),
-            perfusion_ended=volume * float(rows[3].sum()),
-            faces=self._face_flow(temperature),
-            faces_ended=faces_ended,
+            hottest_temperature=hottest + self.law.reference,
+            is_finite=broken == 0.0,
+            perfusion=volume * taken,
+            perfusion_ended=volume * taken_ended,
+            faces=self.spacing * faces,
+            faces_ended=self.spacing * faces_ended,
         )
 
     def temperature_ahead(self, enthalpy: Array, outlook: Outlook, out: Array) -> None:
@@ -404,11 +408,11 @@ class Bioheat:
             out,
         )
 
-    def _face_flow(self, temperature: Array) -> float:
-        """Heat [W] that leaves through the box's faces."""
+    def _face_flow(self, temperature: Array) -> Any:
+        """Heat that leaves through the box's faces, over h [W/m]; a number on the device."""
         interior_T = self.layout.interior(temperature)
         interior_k = self.layout.interior(self.conductivity)
-        faces: Any = 0.0  # a number on the device: one wait for all six
+        faces: Any = 0.0
         for axis in range(3):
             for end in (0, -1):
                 at: list[slice | int] = [slice(None)] * 3
@@ -420,7 +424,7 @@ class Bioheat:
                     * (interior_T[where] - np.float32(self.law.boundary - self.law.reference))
                 )
                 faces = faces + lost.sum(dtype="float64")
-        return self.spacing * float(faces)
+        return faces
 
     def advance(
         self,
@@ -469,11 +473,15 @@ class Bioheat:
 
     def _set_scheme(self, coefficients: Sequence[Stage], time_step: float) -> None:
         """Put the stages' coefficients where the kernels read them."""
-        while len(self._schemes) < len(coefficients):
-            self._schemes.append(self.backend.full(4, 0.0, "float32"))
-        for stage, scheme in zip(coefficients, self._schemes, strict=False):
-            values = (stage.mu, stage.nu, stage.mu_tilde * time_step, stage.gamma_tilde * time_step)
-            scheme[:] = self.backend.asarray(np.array(values), "float32")
+        n = len(coefficients)
+        if 4 * n > self._schemes.size:
+            self._schemes = self.backend.full(4 * 2 * n, 0.0, "float32")
+            self._programs.clear()  # they know the old place
+        values = [
+            (stage.mu, stage.nu, stage.mu_tilde * time_step, stage.gamma_tilde * time_step)
+            for stage in coefficients
+        ]
+        self._schemes[: 4 * n] = self.backend.asarray(np.ravel(values), "float32")
 
     def _program(self, enthalpy: Array, temperature: Array, n_stages: int, boils: bool) -> Callable[[], None]:
         """The kernels of one step from these fields, with stages whose coefficients are in `_schemes`."""
@@ -490,7 +498,8 @@ class Bioheat:
         starts, *beside = self._beside
         before, two_before, T = enthalpy, enthalpy, temperature
         calls = [*faces.calls(backend, self.conductivity), *self._face_factors.calls(backend, faces)]
-        for number, scheme in enumerate(self._schemes[:n_stages]):
+        for number in range(n_stages):
+            scheme = self._schemes[4 * number : 4 * number + 4]
             is_first, out = np.int32(number == 0), space.second if number % 2 else space.first
             for wall in self._walls.values():
                 links = (wall.cell, wall.factor, wall.temperature, T, self.conductivity, scheme, is_first)
@@ -514,14 +523,14 @@ class Bioheat:
     def _book(self) -> None:
         """Heat [J] that the walls took in the step."""
         self.wall_heat, self.owner_heat = {}, {}
-        for name, wall in self._walls.items():
+        if not self._walls:
+            return
+        on_device = [wall.booked if wall.n_owners else wall.booked.sum() for wall in self._walls.values()]
+        for (name, wall), booked in zip(self._walls.items(), self.backend.fetch(*on_device), strict=True):
             if wall.n_owners:
-                booked = np.asarray(self.backend.to_host(wall.booked), dtype=np.float64)[: wall.n]
-                heat = np.bincount(wall.owner, booked, wall.n_owners)
+                heat = np.bincount(wall.owner, booked[: wall.n], wall.n_owners)
                 self.owner_heat[name] = np.asarray(self.spacing * heat, dtype=np.float64)
-                self.wall_heat[name] = float(self.owner_heat[name].sum())
-            else:
-                self.wall_heat[name] = self.spacing * float(wall.booked.sum()) if wall.n else 0.0
+            self.wall_heat[name] = self.spacing * float(booked[: wall.n].sum() if wall.n_owners else booked)
 
     def stored_heat(self, enthalpy: Array) -> float:
         """Σ ρc (u − reference) h³ [J]."""
