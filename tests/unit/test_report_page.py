@@ -124,6 +124,16 @@ def test_the_verdict_stands_in_words(case, page):
     assert words.index(said.sentence) < 900  # before anything else but title and warning
 
 
+def test_what_weakens_the_verdict_stands_beside_it_and_once(case):
+    result, outcome, surfaces, config = case
+    caution = "5 ml of the zone lie outside the liver"
+    outcome = dataclasses.replace(outcome, cautions=(caution,), notes=(*outcome.notes, caution))
+    words = Parsed(page_of((result, outcome, surfaces, config))).words
+    said = verdict(outcome.tumors[0], result.anatomy)
+    assert words.count(caution) == 1
+    assert 0 < words.index(caution) - words.index(said.sentence) < 600
+
+
 def test_the_picture_stands_in_where_there_is_no_webgl(case):
     text = page_of(case, picture=b"PNGBYTES")
     assert base64.b64encode(b"PNGBYTES").decode() in text

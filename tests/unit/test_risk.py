@@ -110,7 +110,8 @@ def test_notes_tell_what_a_reader_must_know():
         electrodes=[synthetic.needle(target=(0, 0, -0.01))],
     )
     outcome = assess(result, DAMAGE)
-    text = "\n".join(outcome.notes)
+    text = "\n".join(outcome.cautions)
+    assert set(outcome.cautions) <= set(outcome.notes)
     assert "reaches the faces of the computed box" in text
     assert "cut lies partly outside" in text
     assert "far lies outside" in text

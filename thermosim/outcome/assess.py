@@ -58,21 +58,28 @@ def assess(result: SimulationResult, damage: DamageConfig) -> Outcome:
         level = zone_level_set(result, chosen, damage, hot_blood_inside=True)
         surface = surface if level is None else extract_surface(level)
     tumors = []
-    notes = list(result.notes)
+    cautions: list[str] = []
     for name, outline in result.anatomy.tumor_surfaces.items():
         inside = result.anatomy.grid.contains(outline.points)
         if not inside.any():
-            notes.append(f"{name} lies outside the computed box; its margin was not computed")
+            cautions.append(f"{name} lies outside the computed box; its margin was not computed")
             continue
         if not inside.all():
-            notes.append(f"{name} lies partly outside the computed box, where nothing counts as ablated")
+            cautions.append(f"{name} lies partly outside the computed box, where nothing counts as ablated")
         margin = tumor_margin(result.anatomy, name, level, surface)
         tumors.append(margin)
-        notes.extend(_tumor_notes(result.anatomy, margin, level))
-    notes.extend(_zone_notes(zones[chosen], level))
-    notes.extend(_caution_notes(result, zones, chosen, tumors, level))
-    notes.extend(_metal_notes(result))
-    return Outcome(chosen, zones, tuple(tumors), structures_at_risk(result, damage), tuple(notes))
+        cautions.extend(_tumor_notes(result.anatomy, margin, level))
+    cautions.extend(_zone_notes(zones[chosen], level))
+    cautions.extend(_caution_notes(result, zones, chosen, tumors, level))
+    cautions.extend(_metal_notes(result))
+    return Outcome(
+        chosen,
+        zones,
+        tuple(tumors),
+        structures_at_risk(result, damage),
+        (*result.notes, *cautions),
+        tuple(cautions),
+    )
 
 
 def _tumor_notes(anatomy: Anatomy, margin: TumorMargin, level: LevelSet | None) -> list[str]:

@@ -83,10 +83,14 @@ class StructureAtRisk:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Zones by criterion, margins by tumour for the chosen criterion, and structures at risk."""
+    """Zones by criterion, margins by tumour for the chosen criterion, and structures at risk.
+
+    `cautions` are those of the `notes` that a reader of the verdict must know beside it.
+    """
 
     criterion: str
     zones: dict[str, AblationZone]
     tumors: tuple[TumorMargin, ...]
     structures_at_risk: tuple[StructureAtRisk, ...]
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()

@@ -84,6 +84,7 @@ def report_page(
     sections = [
         _header(summary),
         *(_verdict(tumor, summary) for tumor in summary["tumors"]),
+        page.cautions(summary["cautions"]),
         page.scene(
             "The treatment in space",
             picture,
@@ -97,9 +98,14 @@ def report_page(
         traces_section(result, log, summary["settings"]["controlled_sensor"] or "mean"),
         numbers(summary),
         settings(summary),
-        page.limits("Limits of the model", LIMITS, summary["notes"], summary["disclaimer"]),
+        page.limits("Limits of the model", LIMITS, _other_notes(summary), summary["disclaimer"]),
     ]
     return page.document(summary["title"], sections, data)
+
+
+def _other_notes(summary: Mapping[str, Any]) -> list[str]:
+    """The notes that do not stand beside the verdict already."""
+    return [note for note in summary["notes"] if note not in summary["cautions"]]
 
 
 def _header(summary: Mapping[str, Any]) -> str:

@@ -85,6 +85,14 @@ def verdict_box(name: str, said: Mapping[str, Any], facts: Sequence[tuple[str, s
     )
 
 
+def cautions(texts: Sequence[str]) -> str:
+    """What a reader of the verdict must know beside it, or nothing."""
+    if not texts:
+        return ""
+    listed = "".join(f"<li>{safe(text)}</li>" for text in texts)
+    return f'<div class="banner warn"><strong>What weakens this verdict</strong><ul>{listed}</ul></div>'
+
+
 def margin_legend() -> str:
     return charts.legend([(color, name) for _, _, color, name in MARGIN_CLASSES])
 

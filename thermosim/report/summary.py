@@ -164,6 +164,7 @@ def summarize(
                 "peak_memory_mb": run.peak_memory_bytes / 1e6,
                 "versions": versions(),
             },
+            "cautions": [anonymizer.text(caution) for caution in outcome.cautions],
             "notes": [anonymizer.text(note) for note in dict.fromkeys(all_notes)],
         }
     )
