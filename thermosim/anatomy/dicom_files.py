@@ -28,7 +28,11 @@ MAXIMUM_FRAMES = 100_000
 MAXIMUM_PIXELS = 2**30
 """Over all frames of one file: 512 × 512 × 4096."""
 
+MAXIMUM_PACKING = 4096
+"""Pixels of nothing but background pack about 1:1000."""
+
 MAXIMUM_META_BYTES = 2**16
+MAXIMUM_MESSAGE = 500
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 LABELMAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -57,7 +61,7 @@ def dicom_errors(name: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except InputError as error:
-        text = str(error)
+        text = plain_text(error, MAXIMUM_MESSAGE)
         raise InputError(text if text.startswith("DICOM ") else f"DICOM {name!r}: {text}") from None
     except Exception as error:  # a parser of untrusted bytes may raise anything
         raise InputError(
@@ -126,6 +130,12 @@ def _plain(data: bytes) -> bytes:
     return data[:132] + head + element + body
 
 
+def plain_text(value: object, longest: int = 64) -> str:
+    """Text of a file that can be shown: printable, and not too long."""
+    text = "".join(c if c.isprintable() else "?" for c in str(value)[: longest + 1]).strip()
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
 def number(dataset: Any, keyword: str, default: float | None = None) -> float:
     """A finite number of the data set."""
     value = dataset.get(keyword)
@@ -182,8 +192,11 @@ def check_pixels(dataset: Any) -> tuple[int, int, int]:
     data = dataset.get("PixelData")
     if not data:
         raise InputError("it holds no pixel data")
-    if not is_packed(dataset):
-        needed = (frames * rows * columns * bits + 7) // 8
+    needed = (frames * rows * columns * bits + 7) // 8
+    if is_packed(dataset):
+        if needed > MAXIMUM_PACKING * len(data):
+            raise InputError(f"{len(data)} packed bytes cannot hold the declared {needed} bytes of pixels")
+    else:
         if len(data) < needed:
             raise InputError(f"truncated: {len(data)} of the declared {needed} bytes of pixels are there")
     return frames, rows, columns

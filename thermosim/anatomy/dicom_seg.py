@@ -22,6 +22,7 @@ from thermosim.anatomy.dicom_files import (
     is_packed,
     number,
     open_dicom,
+    plain_text,
     vector,
 )
 from thermosim.anatomy.dicom_geometry import stack_grid
@@ -94,7 +95,7 @@ def _names(dataset: Any) -> dict[int, str]:
     found: dict[int, str] = {}
     for item in dataset.get("SegmentSequence") or ():
         segment = int(item.SegmentNumber)
-        label = str(item.get("SegmentLabel") or f"segment {segment}").strip()
+        label = plain_text(item.get("SegmentLabel") or "") or f"segment {segment}"
         found[segment] = label if label not in found.values() else f"{label} {segment}"
     if not found:
         raise InputError("it has no segments")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.uid import UID
 
@@ -18,6 +19,7 @@ from thermosim.anatomy.dicom_files import (
     is_dicom,
     number,
     open_dicom,
+    plain_text,
     vector,
 )
 from thermosim.anatomy.dicom_geometry import stack_grid
@@ -68,7 +70,8 @@ def _stacked(paths: list[Path], headers: list[Any]) -> SeriesGeometry:
         by_series.setdefault(str(head.get("SeriesInstanceUID")), []).append(head)
     if len(by_series) > 1:
         listed = ", ".join(
-            f"number {group[0].get('SeriesNumber') or '?'} ({group[0].get('Modality')}, {len(group)} images)"
+            f"number {plain_text(group[0].get('SeriesNumber') or '?', 12)} "
+            f"({plain_text(group[0].get('Modality'), 16)}, {len(group)} images)"
             for group in by_series.values()
         )
         raise InputError(f"{len(by_series)} series are mixed: {listed}; keep one in the folder")
@@ -104,7 +107,7 @@ def read_series(directory: Path) -> tuple[SeriesGeometry, NDArray[np.int16] | ND
     for k, path in enumerate(geometry.files):
         dataset = open_dicom(path)
         with dicom_errors(path.name):
-            plane = rescaled(dataset, decoded(dataset, path)).T
+            plane = modality_values(dataset, path).T
             if values is None:  # allocated once a slice has shown that it has the pixels it declares
                 values = np.empty(geometry.grid.shape, np.float32)
             values[:, :, k] = plane
@@ -112,30 +115,35 @@ def read_series(directory: Path) -> tuple[SeriesGeometry, NDArray[np.int16] | ND
     return geometry, narrowed(values)
 
 
-def rescaled(dataset: Any, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Stored values to the modality's: slope × value + intercept (PS3.3, C.11.1)."""
-    slope, intercept = number(dataset, "RescaleSlope", 1.0), number(dataset, "RescaleIntercept", 0.0)
-    return np.asarray(pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept))
+def modality_values(dataset: Any, path: Path) -> NDArray[np.float32]:
+    """Values (rows, columns) of a single-frame file: slope × stored + intercept (PS3.3, C.11.1).
 
-
-def decoded(dataset: Any, path: Path) -> NDArray[np.generic]:
-    """Pixels (rows, columns) of a single-frame file, of any transfer syntax that can be unpacked."""
+    Pixels that pydicom cannot unpack (JPEG lossless) are read by SimpleITK, which rescales them itself.
+    """
     frames, rows, columns = check_pixels(dataset)
     if frames != 1:
         raise InputError(f"a slice with {frames} frames; a series has one frame in each file")
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
     try:
-        pixels = np.asarray(dataset.pixel_array)
-    except (NotImplementedError, RuntimeError, ImportError):  # pydicom alone has no JPEG
-        pixels = _through_simpleitk(path, syntax)
-    if pixels.shape != (rows, columns):
-        raise InputError(f"its pixels unpack to {pixels.shape}, declared are {(rows, columns)}")
-    return pixels
+        pixels = np.asarray(dataset.pixel_array, np.float32)
+        slope, intercept = number(dataset, "RescaleSlope", 1.0), number(dataset, "RescaleIntercept", 0.0)
+        values = pixels * np.float32(slope) + np.float32(intercept)
+    except (NotImplementedError, RuntimeError, ImportError):
+        values = _through_simpleitk(path, UID(dataset.file_meta.TransferSyntaxUID))
+    if values.shape != (rows, columns):
+        raise InputError(f"its pixels unpack to {values.shape}, declared are {(rows, columns)}")
+    return values
 
 
-def _through_simpleitk(path: Path, syntax: UID) -> NDArray[np.generic]:
-    """Stored values of a JPEG family file; SimpleITK rescales, which is taken back by reading raw."""
-    raise InputError(f"its pixels are packed as {syntax.name!r}, which is not read; save them uncompressed")
+def _through_simpleitk(path: Path, syntax: UID) -> NDArray[np.float32]:
+    """The same by GDCM."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    try:
+        values = sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
+        raise InputError(f"its pixels, packed as {syntax.name!r}, cannot be unpacked") from error
+    return np.asarray(values[0] if values.ndim == 3 else values, np.float32)
 
 
 def narrowed(values: NDArray[np.float32]) -> NDArray[np.int16] | NDArray[np.float32]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import grid_points_in_poly
 
-from thermosim.anatomy.dicom_files import RTSTRUCT, dicom_errors, open_dicom
+from thermosim.anatomy.dicom_files import RTSTRUCT, dicom_errors, open_dicom, plain_text
 from thermosim.anatomy.grid import Grid
 from thermosim.anatomy.label_image import MAXIMUM_VOXELS, LabelImage, Segment
 from thermosim.errors import InputError
@@ -76,7 +76,7 @@ def _structures(dataset: Any) -> tuple[str | None, dict[str, _Contours]]:
     frames = set()
     for item in dataset.get("StructureSetROISequence") or ():
         number = int(item.ROINumber)
-        name = str(item.get("ROIName") or f"ROI {number}").strip()
+        name = plain_text(item.get("ROIName") or "") or f"ROI {number}"
         names[number] = name if name not in names.values() else f"{name} {number}"
         frames.add(str(item.get("ReferencedFrameOfReferenceUID") or ""))
     found: dict[str, _Contours] = {}
