@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from thermosim import __version__
-from thermosim.commands.application import BAD_INPUT, STOPPED, Job, JobFailed, refuse, run_application, say
+from thermosim.commands.application import (
+    BAD_INPUT,
+    STOPPED,
+    Job,
+    JobFailed,
+    progress_bar,
+    refuse,
+    run_application,
+    say,
+)
 from thermosim.errors import InputError, Interrupted, NumericalError
 
 HELP = """thermosim: radiofrequency ablation of liver tumours (a research tool, not a medical device)
 
   thermosim simulate [key=value ...]   simulate a treatment; --multirun sweeps, --help lists all groups
+  thermosim check [key=value ...]      judge a plan of needles before any heat (exit code 0, 4 or 5)
   thermosim margin [key=value ...]     the margin of a tumour in an ablation zone, from clinical files
   thermosim compare [key=value ...]    a predicted zone against the one observed after treatment
   thermosim fetch DATASET [--list]     download a public data set of anatomy
@@ -33,7 +42,8 @@ Without settings `thermosim simulate` runs the demo. Examples:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code.
 
-    0: done; 2: refused input or backend; 3: numerical failure; 130: stopped by the user; 1: a defect.
+    0: done; 2: refused input or backend; 3: numerical failure; 130: stopped by the user; 1: a defect. What
+    `check` found: 4 some rules warn, 5 some fail.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands: dict[str, Callable[[list[str]], int]] = {
@@ -42,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         "fetch": _fetch,
         "doctor": _doctor,
         "margin": _margin,
+        "check": _check,
         "bench": _bench,
     }
     if not words or words[0] in ("--help", "-h", "help"):
@@ -102,7 +113,7 @@ def _run(case: Any, directory: Path, *, label: str = "", quiet: bool = False, re
     from thermosim import build
 
     try:
-        with _progress_bar(case.config.output.progress and not quiet) as callback:
+        with progress_bar(case.config.output.progress and not quiet) as callback:
             result = build.simulate(case, callbacks=[callback], directory=directory, resume=resume)
     except Interrupted as error:
         raise Interrupted(f"{error}; go on with: thermosim simulate resume={directory}") from error
@@ -129,29 +140,6 @@ def _closing_lines(result: Any, files: dict[str, Path], directory: Path) -> Iter
     yield f"outputs: {directory}"
     if "report" in files:
         yield f"report: {files['report']}"
-
-
-@contextlib.contextmanager
-def _progress_bar(wanted: bool) -> Iterator[Callable[[Any], None]]:
-    """A bar over simulated time, on a terminal only."""
-    from tqdm import tqdm
-
-    hidden = not wanted or not sys.stderr.isatty()
-    form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}{postfix}]"
-    with tqdm(total=0, disable=hidden, bar_format=form, desc="treatment") as bar:
-
-        def show(progress: Any) -> None:
-            if hidden:
-                return
-            bar.total = progress.duration
-            bar.set_postfix_str(
-                f"{progress.hottest_temperature:.0f} °C, {progress.power:.0f} W, "
-                f"{1e-6 * progress.cell_updates_per_second:.0f} Mcell/s",
-                refresh=False,
-            )
-            bar.update(progress.time - bar.n)
-
-        yield show
 
 
 # ---------------------------------------------------------------------------- others
@@ -204,6 +192,13 @@ def _doctor(words: list[str]) -> int:
 
 
 # ---------------------------------------------------------------------------- commands of their own
+
+
+def _check(words: list[str]) -> int:
+    """`thermosim check`."""
+    from thermosim.commands.check import main as check
+
+    return check(words)
 
 
 def _margin(words: list[str]) -> int:

@@ -64,6 +64,11 @@ def typed(settings: DictConfig, schema: type[Schema]) -> tuple[Schema, dict[str,
         raise InputError(composition_message(error)) from error
 
 
+def settings_from(values: Mapping[str, Any]) -> DictConfig:
+    """Plain values as settings, such as a part of those of another subcommand."""
+    return OmegaConf.create(dict(values))
+
+
 def composition_message(error: BaseException) -> str:
     """What Hydra or OmegaConf found wrong, in one line that names the key."""
     causes: list[BaseException] = []

@@ -37,7 +37,7 @@ def options(group: str) -> list[str]:
 
 def test_the_groups_are_those_of_the_readme():
     found = {path.name for path in config_directory().iterdir() if path.is_dir()}
-    assert found == {*GROUPS, "experiment", "hydra"}
+    assert found == {*GROUPS, "rules", "experiment", "hydra"}
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])

@@ -135,6 +135,29 @@ def say(lines: Iterator[str], label: str = "") -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+@contextlib.contextmanager
+def progress_bar(wanted: bool) -> Iterator[Callable[[Any], None]]:
+    """A bar over simulated time, on a terminal only."""
+    from tqdm import tqdm
+
+    hidden = not wanted or not sys.stderr.isatty()
+    form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}{postfix}]"
+    with tqdm(total=0, disable=hidden, bar_format=form, desc="treatment") as bar:
+
+        def show(progress: Any) -> None:
+            if hidden:
+                return
+            bar.total = progress.duration
+            bar.set_postfix_str(
+                f"{progress.hottest_temperature:.0f} °C, {progress.power:.0f} W, "
+                f"{1e-6 * progress.cell_updates_per_second:.0f} Mcell/s",
+                refresh=False,
+            )
+            bar.update(progress.time - bar.n)
+
+        yield show
+
+
 def _explain(error: Exception) -> tuple[int, str]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

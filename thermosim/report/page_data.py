@@ -28,7 +28,7 @@ MARGIN_STEP = 1e-5
 NO_MARGIN = -32768
 
 
-def _base64(array: np.ndarray[Any, Any]) -> str:
+def packed_bytes(array: np.ndarray[Any, Any]) -> str:
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
 
 
@@ -46,14 +46,14 @@ def packed_mesh(mesh: SceneMesh) -> dict[str, Any]:
         "opacity": mesh.opacity,
         "lower": lower.tolist(),
         "scale": scale.tolist(),
-        "points": _base64(np.round((points - lower) / scale).astype("<u2")),
+        "points": packed_bytes(np.round((points - lower) / scale).astype("<u2")),
         "wide": wide,
-        "triangles": _base64(mesh.triangles.astype("<u4" if wide else "<u2")),
+        "triangles": packed_bytes(mesh.triangles.astype("<u4" if wide else "<u2")),
         "margin": None,
     }
     if mesh.values is not None:
         steps = np.floor(np.clip(mesh.values / MARGIN_STEP, -32767, 32767))
-        packed["margin"] = _base64(np.nan_to_num(steps, nan=NO_MARGIN).astype("<i2"))
+        packed["margin"] = packed_bytes(np.nan_to_num(steps, nan=NO_MARGIN).astype("<i2"))
     return packed
 
 
@@ -122,7 +122,7 @@ def volume_data(
         "images": [
             {
                 "name": image.name,
-                "values": _base64(image.values.transpose(2, 1, 0)),  # fastest along x in the page
+                "values": packed_bytes(image.values.transpose(2, 1, 0)),  # fastest along x in the page
                 "offset": image.offset,
                 "step": image.step,
                 "unit": image.unit,
@@ -153,8 +153,8 @@ def page_data(
         **volume_data(volume.shape, volume.spacing, volume.origin),
         "offset": volume.temperature_offset,
         "step": volume.temperature_step,
-        "temperature": _base64(volume.temperature.transpose(2, 1, 0)),
-        "labels": _base64(volume.labels.transpose(2, 1, 0)),
+        "temperature": packed_bytes(volume.temperature.transpose(2, 1, 0)),
+        "labels": packed_bytes(volume.labels.transpose(2, 1, 0)),
     }
     return {
         **scene_data(meshes, outcome.tumors, (("zone", "#ffe14d"), ("tumor", "#4fdcff")), cells),

@@ -1,0 +1,1 @@
+"""A plan of needles judged before any heat: where they go, what they pass, what they reach."""
