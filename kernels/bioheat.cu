@@ -10,23 +10,29 @@
 // faces, so that the link to them has the half-cell conductance 2k.
 #include "laws.h"
 
-// Rows that stay colder than this [K above the reference] and less hurt than this keep their k and W:
-// k would change by 0.1 %, W by 2 %.
-constexpr float STILL_WARMTH = 0.5f, STILL_DAMAGE = 0.02f;
+// 2 k (T − T_border) [W/m] over a row's faces on the border: `faces` along each cell, and one at either end.
+DEVICE float border_flow(Index row, int nz, float faces, const float* T, const float* k, float border) {
+  const Index last = row + nz - 1;
+  float flow = 0.0f;
+  if (faces > 0.0f)
+    FOR_EACH_IN_ROW(p, reduction(+ : flow)) flow += faces * k[p] * (T[p] - border);
+  return 2.0f * (row_sum(flow) + k[row] * (T[row] - border) + k[last] * (T[last] - border));
+}
 
 // Per step: k(T) of every cell, and W as perfusion stops, both of the middle of the coming step, where u
 // will have gone `ahead` times its last change, and Ω or the dead fraction will have grown for `half_step`
 // seconds at the rate exp(d0 − d1/(T + 273.15) + d2 T), T a quarter step ahead (times (1 − A) (1 − A − D) for
 // the dead fraction D). shutdown 0 none, 1 exp(−(Ω − baseline)), with the Ω that unheated tissue would have
 // then, 2 a step where the dead fraction reaches `threshold`.
-// Row sums of W (T − T_a) with the new W and T of now, row maxima of T, rows' counts of broken values, and
-// row sums of W (T − T_a) with the W of the step that ended. `all_rows`: still rows are computed too.
+// Row sums of W (T − T_a) with the new W and T of now, row maxima of T, rows' counts of broken values, row
+// sums of W (T − T_a) with the W of the step that ended, and of 2 k (T − T_border) over the cells' faces on the
+// box's border with the new k and with that of the step that ended. `all_rows`: still rows are computed too.
 KERNEL prepare_step(GRID_PARAMETERS, const float* T, const float* u, const float* u_before,
                     float ahead, float reference, const unsigned char* label, const float* latent,
                     float boiling, float boiling_width, const float* k_37, const float* slope,
                     const float* W_37, int shutdown, const float* damage, const float* alive,
                     float half_step, float d0, float d1, float d2, float baseline, float threshold,
-                    float arterial, int all_rows, float* k, float* W, double* rows) {
+                    float arterial, float border, int all_rows, float* k, float* W, double* rows) {
   const int n = nx * ny;
   for_each_row(GRID, [=](Index row, int index) INLINE {
     float hottest = -1.0e30f, coldest = 1.0e30f, hurt = 0.0f, broken = 0.0f, ended = 0.0f;
@@ -39,6 +45,9 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, const float* u, const float
       hurt = larger(hurt, damage[p]);
       broken += t - t == 0.0f ? 0.0f : 1.0f;
     }
+    const int i = index / ny, j = index % ny;
+    const float faces = (float)((i == 0) + (i == nx - 1) + (j == 0) + (j == ny - 1));
+    const float lost_ended = border_flow(row, nz, faces, T, k, border);
     float carried = ended;
     if (row_any(all_rows || hottest > STILL_WARMTH || coldest < -STILL_WARMTH ||
                 hurt > baseline + STILL_DAMAGE)) {
@@ -66,6 +75,8 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, const float* u, const float
     store(rows + n + index, row_max(hottest));
     store(rows + 2 * n + index, row_sum(broken));
     store(rows + 3 * n + index, row_sum(ended));
+    store(rows + 4 * n + index, border_flow(row, nz, faces, T, k, border));
+    store(rows + 5 * n + index, lost_ended);
   });
 }
 
@@ -193,23 +204,6 @@ KERNEL stored_heat(GRID_PARAMETERS, const float* u, const unsigned char* label,
     FOR_EACH_IN_ROW(p, reduction(+ : total))
       total += (double)capacity[label[p]] * (double)u[p];
     store(rows + index, row_sum(total));
-  });
-}
-
-// Row maxima of |T − T_old|, temperatures above the boiling range cut off: nothing is decided there
-// (nor by u, which runs far ahead while water boils).
-KERNEL largest_change(GRID_PARAMETERS, const float* T, const float* u_old,
-                      const unsigned char* label, const float* latent, float boiling,
-                      float boiling_width, double* rows) {
-  for_each_row(GRID, [=](Index row, int index) INLINE {
-    float largest = 0.0f;
-    FOR_EACH_IN_ROW(p, reduction(max : largest)) {
-      const float before =
-          temperature_from_enthalpy(u_old[p], boiling, boiling_width, latent[label[p]]);
-      const float top = boiling + boiling_width;
-      largest = larger(largest, fabsf(smaller(T[p], top) - smaller(before, top)));
-    }
-    store(rows + index, row_max(largest));
   });
 }
 

@@ -6,16 +6,17 @@
 // temperature; all are of second order.
 #include "laws.h"
 
-// u_old and T are counted from `reference`, `boiling` too; `hottest` is in °C.
+// u_old and T are counted from `reference`, `boiling` too; `hottest` is in °C. `boils`: whether u and T may
+// differ. Row maxima of |T − T_old|, temperatures above the boiling range cut off: nothing is decided there
+// (nor by u, which runs far ahead while water boils).
 KERNEL advance_damage(GRID_PARAMETERS, const float* u_old, const float* T, float reference,
-                      const unsigned char* label, const float* latent, float boiling, float boiling_width, float dt, float log_A,
-                      float activation, float forward, float inverse_scale, float backward,
-                      float* omega, float* dose, float* alive, float* dead, float* hottest) {
-  for_each_cell(GRID, [=](Index p) INLINE {
-    const float t0 =
-        reference + temperature_from_enthalpy(u_old[p], boiling, boiling_width, latent[label[p]]);
-    const float t1 = reference + T[p];
-    const float middle = 0.5f * (t0 + t1);
+                      const unsigned char* label, const float* latent, float boiling,
+                      float boiling_width, int boils, float dt, float log_A, float activation,
+                      float forward, float inverse_scale, float backward, float* omega, float* dose,
+                      float* alive, float* dead, float* hottest, double* rows) {
+  const float top = boiling + boiling_width;
+  const auto advance = [=](Index p, float old) INLINE {
+    const float now = T[p], middle = reference + 0.5f * (old + now);
     omega[p] += dt * arrhenius_rate(middle, log_A, activation);
     dose[p] += (1.0f / 60.0f) * dt * dose_rate(middle);
 
@@ -28,7 +29,19 @@ KERNEL advance_damage(GRID_PARAMETERS, const float* u_old, const float* T, float
     const float dA1 = -f1 * A1 + backward * V1, dD1 = f1 * V1;
     alive[p] = smaller(larger(A + 0.5f * dt * (dA0 + dA1), 0.0f), 1.0f);
     dead[p] = smaller(larger(D + 0.5f * dt * (dD0 + dD1), 0.0f), 1.0f);
-    hottest[p] = larger(hottest[p], t1);
+    hottest[p] = larger(hottest[p], reference + now);
+    return fabsf(smaller(now, top) - smaller(old, top));
+  };
+  for_each_row(GRID, [=](Index row, int index) INLINE {
+    float largest = 0.0f;
+    if (boils) {
+      FOR_EACH_IN_ROW(p, reduction(max : largest))
+        largest = larger(largest, advance(p, temperature_from_enthalpy(u_old[p], boiling, boiling_width,
+                                                                       latent[label[p]])));
+    } else {
+      FOR_EACH_IN_ROW(p, reduction(max : largest)) largest = larger(largest, advance(p, u_old[p]));
+    }
+    store(rows + index, row_max(largest));
   });
 }
 

@@ -95,7 +95,8 @@ KERNEL scale_add(GRID_PARAMETERS, float a, const float* x, float b, float* out) 
 }
 
 // Row sums of q, q r and q w(r) with r = σ(T) / σ_solved over `expected`: how far a potential solved
-// with σ_solved is from the one of the present temperature. w(r) = (r − 1)² min(1/r, 3/(r + 2)).
+// with σ_solved is from the one of the present temperature. w(r) = (r − 1)² min(1/r, 3/(r + 2)). In still rows
+// σ is as it was.
 KERNEL conductivity_drift(GRID_PARAMETERS, const float* theta, float reference,
                           const unsigned char* label, const float* sigma_37, const float* slope,
                           const float* inverse_capacity, int law, float collapse, float width,
@@ -103,20 +104,30 @@ KERNEL conductivity_drift(GRID_PARAMETERS, const float* theta, float reference,
                           float expected, double* rows) {
   const int n = nx * ny;
   for_each_row(GRID, [=](Index row, int index) INLINE {
-    float total = 0.0f, rising = 0.0f, lost = 0.0f;
-    FOR_EACH_IN_ROW(p, reduction(+ : total, rising, lost)) {
-      const int l = label[p];
-      const float T = theta[p] + reference, old = sigma_solved[p];
-      const float law_now =
-          sigma_37[l] * conductivity_ratio(T, slope[l], law, collapse, width, log_factor);
-      const float now = settled_conductivity(law_now, old, T, collapse, width, q[p], gain,
-                                             inverse_capacity[l]);
-      // a weight instead of a branch: with one, GCC 12 adds q of other cells where whole vectors are solid
-      const float conducts = (float)(old > 0.0f);
-      const float r = 1.0f + conducts * (now / larger(expected * old, 1.0e-30f) - 1.0f);
+    float total = 0.0f, hottest = 0.0f, coldest = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(+ : total) reduction(max : hottest) reduction(min : coldest)) {
       total += q[p];
-      rising += q[p] * r;
-      lost += q[p] * (r - 1.0f) * (r - 1.0f) * smaller(1.0f / r, 3.0f / (r + 2.0f));
+      hottest = larger(hottest, theta[p]);
+      coldest = smaller(coldest, theta[p]);
+    }
+    const float even = 1.0f / expected;
+    float rising = even * total;
+    float lost = (even - 1.0f) * (even - 1.0f) * smaller(expected, 3.0f / (even + 2.0f)) * total;
+    if (row_any(hottest > STILL_WARMTH || coldest < -STILL_WARMTH)) {
+      rising = lost = 0.0f;
+      FOR_EACH_IN_ROW(p, reduction(+ : rising, lost)) {
+        const int l = label[p];
+        const float T = theta[p] + reference, old = sigma_solved[p];
+        const float law_now =
+            sigma_37[l] * conductivity_ratio(T, slope[l], law, collapse, width, log_factor);
+        const float now = settled_conductivity(law_now, old, T, collapse, width, q[p], gain,
+                                               inverse_capacity[l]);
+        // a weight instead of a branch: with one, GCC 12 adds q of other cells where whole vectors are solid
+        const float conducts = (float)(old > 0.0f);
+        const float r = 1.0f + conducts * (now / larger(expected * old, 1.0e-30f) - 1.0f);
+        rising += q[p] * r;
+        lost += q[p] * (r - 1.0f) * (r - 1.0f) * smaller(1.0f / r, 3.0f / (r + 2.0f));
+      }
     }
     store(rows + index, row_sum(total));
     store(rows + n + index, row_sum(rising));

@@ -2,6 +2,10 @@
 #pragma once
 #include "portable.h"
 
+// Rows that stay colder than this [K above the reference] and less hurt than this keep their k and W:
+// k would change by 0.1 %, W by 2 %.
+constexpr float STILL_WARMTH = 0.5f, STILL_DAMAGE = 0.02f;
+
 // exp(x) to about 2 ulp by range reduction and a polynomial (Cody & Waite); the same arithmetic on
 // every device, and a form that compilers turn into vector code without relaxed mathematics.
 DEVICE float exponential(float x) {

@@ -363,7 +363,7 @@ class SolverConfig:
         0.02  # estimated relative error of the field in energy norm that triggers a solve
     )
     maximum_iterations: int = 60
-    maximum_time_step: float = 5.0  # s
+    maximum_time_step: float = 10.0  # s
     maximum_temperature_rise: float = 4.0  # K per time step
     report_interval: float = 5.0  # s between entries of the traces
     checkpoint_interval_min: float = 2.0  # simulated minutes between checkpoints

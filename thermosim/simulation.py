@@ -219,6 +219,8 @@ class Simulation:
         in_blood = growth * self.power_scale * self.heat_power[1]
         treatment.cool_needle_heat(growth * self.power_scale)
         treatment.follow_blood(growth * self.power_scale, step)
+        boiled = treatment.temperature is not treatment.enthalpy
+        boils = self._hottest > treatment.thermal_law.boiling - 2.0 * clock.maximum_rise
         treatment.enthalpy, treatment.temperature, before = treatment.bioheat.advance(
             treatment.enthalpy,
             treatment.temperature,
@@ -226,11 +228,12 @@ class Simulation:
             growth * self.power_scale,
             step,
             treatment.explicit_limit,
-            boils=self._hottest > treatment.thermal_law.boiling - 2.0 * clock.maximum_rise,
+            boils=boils,
         )
         treatment.book_blood(step)
-        treatment.damage_models.advance(treatment.damage, before, treatment.temperature, step)
-        change = treatment.bioheat.largest_change(treatment.temperature, before)
+        change = treatment.damage_models.advance(
+            treatment.damage, before, treatment.temperature, step, boils or boiled
+        )
         clock.learn(step, change)
         self.unread_change += change
         clock.time += step

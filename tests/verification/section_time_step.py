@@ -10,6 +10,7 @@ from verification.sections import Claim, Section, section
 from thermosim import simulation
 from thermosim.backends.base import Backend
 from thermosim.build import build_problem, load_case
+from thermosim.config import SolverConfig
 from thermosim.outcome.assess import assess
 
 TITLE = "Time-step independence of the demo"
@@ -47,7 +48,7 @@ def study(backend: Backend, spacing_mm: float = 2.0) -> list[Run]:
             "demo",
             [
                 f"grid.spacing_mm={spacing_mm}",
-                f"solver.maximum_time_step={5.0 * share}",
+                f"solver.maximum_time_step={SolverConfig().maximum_time_step * share}",
                 f"solver.maximum_temperature_rise={4.0 * share}",
                 f"solver.resolve_tolerance={0.02 * share}",
             ],

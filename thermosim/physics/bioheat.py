@@ -129,7 +129,10 @@ class _Fitted:
             faces, axes = wall.links.face_cells[which], wall.links.face_axes[which].astype(np.int64)
             ends.append(((faces, 2 * axes), (faces + step[axes], 2 * axes + 1)))
         lists = [cells for pair in ends for cells, _ in pair] + [wall.links.wall_cells for wall in walls]
-        special = np.unique(np.concatenate([np.empty(0, np.int64), *lists]))
+        marked = np.zeros(layout.n_cells, dtype=bool)
+        for cells in lists:
+            marked[cells] = True
+        special = np.flatnonzero(marked)
         factors, strength = np.ones((len(special), 6)), np.zeros(len(special))
         for wall, which, pair in zip(walls, changed, ends, strict=True):
             for cells, sides in pair:
@@ -351,12 +354,10 @@ class Bioheat:
         are those of the moment.
         """
         before = enthalpy if outlook.enthalpy_before is None else outlook.enthalpy_before
-        backend = self.backend
-        faces_ended = self._face_flow(temperature)
         rows = self.backend.on_rows(
             "prepare_step",
             self.layout,
-            4,
+            6,
             temperature,
             enthalpy,
             before,
@@ -376,14 +377,14 @@ class Bioheat:
             np.float32(baseline),
             np.float32(self.law.shutdown_threshold),
             self._arterial,
+            np.float32(self.law.boundary - self.law.reference),
             np.int32(self.all_rows),
             self.conductivity,
             self.perfusion,
         )
         self.all_rows = False
-        faces = self._face_flow(temperature)
-        on_device = (rows[0].sum(), rows[1].max(), rows[2].sum(), rows[3].sum(), faces, faces_ended)
-        taken, hottest, broken, taken_ended, faces, faces_ended = map(float, backend.fetch(*on_device))
+        on_device = (rows[1].max(), *(rows[n].sum() for n in (0, 2, 3, 4, 5)))
+        hottest, taken, broken, taken_ended, faces, faces_ended = map(float, self.backend.fetch(*on_device))
         volume = self.spacing**3
         return Reading(
             hottest_temperature=hottest + self.law.reference,
@@ -407,24 +408,6 @@ class Bioheat:
             *self._boil,
             out,
         )
-
-    def _face_flow(self, temperature: Array) -> Any:
-        """Heat that leaves through the box's faces, over h [W/m]; a number on the device."""
-        interior_T = self.layout.interior(temperature)
-        interior_k = self.layout.interior(self.conductivity)
-        faces: Any = 0.0
-        for axis in range(3):
-            for end in (0, -1):
-                at: list[slice | int] = [slice(None)] * 3
-                at[axis] = end
-                where = tuple(at)
-                lost = (
-                    2.0
-                    * interior_k[where]
-                    * (interior_T[where] - np.float32(self.law.boundary - self.law.reference))
-                )
-                faces = faces + lost.sum(dtype="float64")
-        return faces
 
     def advance(
         self,
@@ -540,18 +523,4 @@ class Bioheat:
     def fastest_heating(self, heat: Array) -> float:
         """Largest q/(ρc) [K/s] of a heat source."""
         rows = self.backend.on_rows("fastest_heating", self.layout, 1, heat, self._inverse_capacity)
-        return float(rows.max())
-
-    def largest_change(self, temperature: Array, enthalpy_before: Array) -> float:
-        """Largest |ΔT| [K] over the step that led from `enthalpy_before` to `temperature`."""
-        rows = self.backend.on_rows(
-            "largest_change",
-            self.layout,
-            1,
-            temperature,
-            enthalpy_before,
-            self.labels,
-            self._table["latent"],
-            *self._boil,
-        )
         return float(rows.max())

@@ -76,22 +76,33 @@ class DamageModels:
         self._reference = np.float32(law.reference)
 
     def advance(
-        self, state: DamageState, enthalpy_before: Array, temperature: Array, time_step: float
-    ) -> None:
-        """Integrate over one step of `time_step` seconds."""
-        self.backend.on_cells(
+        self,
+        state: DamageState,
+        enthalpy_before: Array,
+        temperature: Array,
+        time_step: float,
+        boils: bool = True,
+    ) -> float:
+        """Integrate over one step of `time_step` seconds; returns the largest |ΔT| [K] of a cell in it.
+
+        `boils`: whether enthalpy and temperature may differ. Changes above the boiling range do not count.
+        """
+        rows = self.backend.on_rows(
             "advance_damage",
             self.layout,
+            1,
             enthalpy_before,
             temperature,
             self._reference,
             self.labels,
             self._latent,
             *self._boil,
+            np.int32(boils),
             np.float32(time_step),
             *self._constants,
             *state.arrays,
         )
+        return float(rows.max())
 
     def dead_cells(self, field: Array, conductivity: Array, threshold: float) -> int:
         """How many tissue cells have reached `threshold`."""
