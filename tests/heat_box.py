@@ -73,7 +73,8 @@ class HeatBox:
     @property
     def explicit_limit(self) -> float:
         """Longest stable explicit step [s]."""
-        return 2.0 / float(np.max(self.bioheat.fastest_rates(self.labels)[0]))
+        plain, _, rates = self.bioheat.fastest_rates(self.labels)
+        return 2.0 / float(np.max(rates, initial=plain))
 
     def points(self, center: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> list[NDArray[np.float64]]:
         """Coordinates of the cell centres from the box's lower corner, less `center` [m]."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-GROWTH = 1.5
-"""A step may be so many times as long as the one before."""
+GROWTH = 1.1
+"""A step may be so many times as long as the one before: about a tenth of the time since the last jump of the
+power, as warming tissue slows down."""
 
 
 @dataclass

@@ -159,7 +159,7 @@ class Treatment:
         A cell that metal leaves (pull-back) takes the mean temperature of its neighbours.
         """
         backend, grid, problem = self.backend, self.grid, self.problem
-        links = fit_electrode_links(grid, [e.geometry for e in electrodes])
+        links = self._electrode_links = fit_electrode_links(grid, [e.geometry for e in electrodes])
         labels = self._anatomy_labels.copy()
         metal = np.zeros(grid.n_cells, dtype=bool)
         metal[links.solid_cells] = True
@@ -201,13 +201,11 @@ class Treatment:
             walls.append(ThermalWall("exterior", self._exterior_walls, [self.boundary_temperature]))
         self.bioheat.set_walls(walls)
         labels = self._tissue_labels.copy()
-        rates, plain = self.bioheat.fastest_rates(labels)
-        heavier = np.clip(np.ceil(np.log2(np.maximum(rates / plain, 1.0))), 0, self.n_inertias).astype(
-            np.uint8
-        )
+        plain, cells, rates = self.bioheat.fastest_rates(self._tissue_labels)
+        heavier = np.clip(np.ceil(np.log2(np.maximum(rates / plain, 1.0))), 0, self.n_inertias).astype(int)
+        self.explicit_limit = 2.0 / float(max(plain, np.max(rates / 2.0**heavier, initial=0.0)))
         stiff = heavier > 0
-        self.explicit_limit = 2.0 / float(np.max(rates / 2.0**heavier))
-        labels[stiff] += (2 + self.metal * heavier[stiff].astype(int)).astype(np.uint8)
+        labels.ravel()[cells[stiff]] += (2 + self.metal * heavier[stiff]).astype(np.uint8)
         self._keep_temperature(labels)
         self.layout.interior(self.labels)[:] = self.backend.asarray(labels, "uint8")
         self.bioheat.labels_changed()
@@ -237,7 +235,8 @@ class Treatment:
             return []
         k = self.table.thermal_conductivity[self.problem.anatomy.labels]
         film = [electrodes[i].coolant_heat_transfer for i in cooled]
-        links = fit_cooled_wall_links(self.grid, [electrodes[i].geometry for i in cooled], k, film)
+        known = self._electrode_links if len(cooled) == len(electrodes) else None
+        links = fit_cooled_wall_links(self.grid, [electrodes[i].geometry for i in cooled], k, film, known)
         temperatures = [float(electrodes[i].coolant_temperature or 0.0) for i in cooled]
         self._needle_heat = NeedleWallHeat(
             self.backend, self.layout, links, cooled, [t - self.reference for t in temperatures]

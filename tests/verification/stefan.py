@@ -181,7 +181,7 @@ class HalfSpace:
             backend, layout, spacing, field, law, [], Workspace.allocate(backend, layout, border)
         )
         bioheat.labels_changed()
-        limit = 2.0 / float(np.max(bioheat.fastest_rates(labels)[0]))
+        limit = 2.0 / bioheat.fastest_rates(labels)[0]
         u = backend.field(layout, border)
         layout.interior(u)[:] = 0.0
         temperature, none = u, backend.field(layout)

@@ -328,6 +328,7 @@ def fit_cooled_wall_links(
     needles: Sequence[ElectrodeShape],
     conductivity: float | NDArray[np.floating],
     heat_transfer: float | Sequence[float],
+    electric: LinkFactors | None = None,
 ) -> LinkFactors:
     """Links of the heat problem beside electrodes, cooled from inside or not.
 
@@ -339,6 +340,7 @@ def fit_cooled_wall_links(
     ----------
     conductivity : thermal conductivity k of the tissue [W/(m K)]; one for all or one for each cell.
     heat_transfer : h_c from coolant through the metal wall [W/(m² K)]; one for all or one each.
+    electric : `fit_electrode_links` of the same electrodes, to spare the work where all are cooled.
 
     Raises
     ------
@@ -356,8 +358,9 @@ def fit_cooled_wall_links(
         raise InputError(f"thermal conductivity is {np.min(k)} W/(m K); must be positive")
     if not np.all(transfer >= 0):
         raise InputError(f"heat transfer is {transfer.min()} W/(m² K); must be 0 (uncooled) or positive")
-    region = _region(grid, needles)
-    links = _fit(grid, needles, region, transfer > 0)
+    links = electric
+    if links is None or not np.all(transfer > 0):
+        links = _fit(grid, needles, _region(grid, needles), transfer > 0)
     beside_wall = k if k.ndim == 0 else k.ravel()[links.wall_cells]
     film = grid.spacing[0] * beside_wall / transfer[links.wall_owners] / links.wall_areas
     return replace(links, wall_factors=1.0 / (1.0 / links.wall_factors + film))

@@ -28,7 +28,7 @@ DEGREE = 2
 LARGEST_EIGENVALUE = 2.0
 """Of D⁻¹A, by Gershgorin's theorem."""
 
-SMOOTHED = 5.0
+SMOOTHED = 6.0
 """The smoother works on eigenvalues down to the largest over this; the coarse grid has the rest."""
 
 MOST_CYCLES = 8

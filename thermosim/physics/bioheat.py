@@ -202,6 +202,7 @@ class Bioheat:
         self.wall_heat: dict[str, float] = {}  # heat [J] into each kind of wall in the last step
         self.owner_heat: dict[str, NDArray[np.float64]] = {}  # the same owner by owner, for walls `by_owner`
         self._schemes = backend.full(4 * 16, 0.0, "float32")
+        self._plain_rates: tuple[NDArray[np.uint8], NDArray[np.float32], float] | None = None
         self.set_walls(walls)
 
     def set_walls(self, walls: Sequence[ThermalWall]) -> None:
@@ -301,11 +302,34 @@ class Bioheat:
         table = self._table["inverse_capacity"]
         self.backend.on_cells("look_up", self.layout, self.labels, table, self._inverse_capacity)
 
-    def fastest_rates(self, labels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
-        """Bounds on the eigenvalues of −L [1/s] cell by cell (Gershgorin), at the largest k.
+    def fastest_rates(
+        self, labels: NDArray[np.uint8]
+    ) -> tuple[float, NDArray[np.int64], NDArray[np.float64]]:
+        """Bounds on the eigenvalues of −L [1/s] (Gershgorin), at the largest k.
 
-        2 (Σ k_face + k_wall / 2) / (ρc h²) + W/(ρc); and the largest of them without any wall.
+        2 (Σ k_face + k_wall / 2) / (ρc h²) + W/(ρc): the largest of all cells without any wall; the cells
+        whose links are not plain; and theirs. The same `labels` are looked through once.
         """
+        law = self.law
+        if self._plain_rates is None or self._plain_rates[0] is not labels:
+            self._plain_rates = (labels, *self._rates_without_walls(labels))
+        _, k, plain = self._plain_rates
+        special, factors, walls = self._fitted.cells, self._fitted.factors, self._fitted.walls
+        index = np.stack(np.unravel_index(special, labels.shape)) + 1
+        own, fitted = k[tuple(index)].astype(np.float64), np.zeros(len(special))
+        for side in range(6):
+            beside = index.copy()
+            beside[side // 2] += 1 - 2 * (side % 2)
+            other = k[tuple(beside)]
+            both = own + other
+            fitted += factors[:, side] * 2.0 * own * other / np.where(both > 0, both, 1.0)
+        label = labels.ravel()[special]
+        inverse = law.inverse_capacity[label] / self.spacing**2
+        perfused = law.perfusion[label] * self.spacing**2
+        return plain, special, (2.0 * fitted + own * walls + perfused) * inverse
+
+    def _rates_without_walls(self, labels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
+        """k at its largest, with ghost cells, and the fastest rate of a cell with plain links."""
         law = self.law
         warm = np.maximum(1.0, 1.0 + law.slope * 63.0) * law.conductivity
         k = np.pad(warm[labels], 1)
@@ -316,28 +340,19 @@ class Bioheat:
         inside = k[1:-1, 1:-1, 1:-1]
         total = np.zeros_like(inside)
         for axis in range(3):
-            for offset in (0, 2):
-                at = [slice(1, -1)] * 3
-                at[axis] = slice(offset, offset + labels.shape[axis])
-                other = k[tuple(at)]
-                both = inside + other
-                np.add(total, 2.0 * inside * other / np.where(both > 0, both, 1.0), out=total)
-        inverse = law.inverse_capacity[labels] / self.spacing**2
-        rates = (2.0 * total + self.spacing**2 * law.perfusion[labels]) * inverse
-        plain = float(rates.max())
-        special, factors, walls = self._fitted.cells, self._fitted.factors, self._fitted.walls
-        if len(special):
-            index = np.stack(np.unravel_index(special, labels.shape)) + 1
-            own, fitted = k[tuple(index)], np.zeros(len(special))
-            for side in range(6):
-                beside = index.copy()
-                beside[side // 2] += 1 - 2 * (side % 2)
-                other = k[tuple(beside)]
-                both = own + other
-                fitted += factors[:, side] * 2.0 * own * other / np.where(both > 0, both, 1.0)
-            perfused = law.perfusion[labels.ravel()[special]] * self.spacing**2
-            rates.ravel()[special] = (2.0 * fitted + own * walls + perfused) * inverse.ravel()[special]
-        return rates, plain
+            upper: list[slice] = [slice(1, -1)] * 3
+            lower = list(upper)
+            upper[axis], lower[axis] = slice(1, None), slice(None, -1)
+            a, b = k[tuple(lower)], k[tuple(upper)]
+            both = a + b
+            face = 2.0 * a * b / np.where(both > 0, both, 1.0)
+            front, back = [slice(None)] * 3, [slice(None)] * 3
+            front[axis], back[axis] = slice(None, -1), slice(1, None)
+            total += face[tuple(front)]
+            total += face[tuple(back)]
+        inverse = law.inverse_capacity / self.spacing**2
+        rates = (2.0 * total + (self.spacing**2 * law.perfusion)[labels]) * inverse[labels]
+        return k, float(rates.max())
 
     def prepare(
         self,
