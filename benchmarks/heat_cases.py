@@ -96,8 +96,7 @@ def heat_ready(backend: Backend, n: int, peak_rise: float, whole: bool = False) 
         u, T, before = equation.advance(state[0], state[1], heat, 1.0, step, limit, share > 0.0)
         state[:] = [u, T]
         if death is not None:
-            models.advance(death, before, T, step)
-            equation.largest_change(T, before)
+            models.advance(death, before, T, step, share > 0.0)
             equation.prepare(u, T, death.integral, 0.0)
 
     return HeatStep(layout, stages, share, state, advance)
