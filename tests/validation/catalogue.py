@@ -81,7 +81,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One published experiment."""
+    """One published experiment; `lacks`: what its device does that thermosim cannot."""
 
     id: str
     title: str
@@ -93,6 +93,7 @@ class Experiment:
     assumptions: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
     discussion: str = ""
+    lacks: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
     def run(self, name: str) -> Run:
@@ -149,6 +150,7 @@ def _experiment(entry: dict[str, Any]) -> Experiment:
         assumptions=tuple(entry.get("assumptions", ())),
         variants=variants,
         discussion=" ".join(entry.get("discussion", "").split()),
+        lacks=entry.get("lacks", ""),
     )
     if experiment.role not in ("prediction", "calibration"):
         raise ValueError(f"{experiment.id}: role {experiment.role!r} is not prediction or calibration")
