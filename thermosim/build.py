@@ -272,7 +272,8 @@ def build_problem(case: Case) -> tuple[Problem, AnatomySource]:
         else lumen
         for lumen in anatomy.lumens
     ]
-    anatomy = replace(anatomy, lumens=tuple(lumens))
+    notes = (*anatomy.notes, *_drive_notes(config, layout.electrodes))
+    anatomy = replace(anatomy, lumens=tuple(lumens), notes=notes)
     tumors = [structure.label for structure in anatomy.with_role("tumor")]
     if tumors and not np.isin(anatomy.labels, tumors).any():
         raise InputError(
@@ -289,6 +290,17 @@ def build_problem(case: Case) -> tuple[Problem, AnatomySource]:
         config.solver,
     )
     return problem, layout.source
+
+
+def _drive_notes(config: SimulationConfig, electrodes: tuple[Electrode, ...]) -> list[str]:
+    """Bipolar needles that a protocol drives as monopolar ones: allowed, and seldom meant."""
+    alone = [str(i) for i, segment in enumerate(config.protocol.segments) if segment.drive != "bipolar"]
+    if not alone or not any(electrode.pole for electrode in electrodes):
+        return []
+    return [
+        f"protocol.segments {', '.join(alone)}: the poles of the bipolar needles work against the ground, as "
+        "monopolar electrodes; for current from pole to pole set protocol.ground=none and drive: bipolar"
+    ]
 
 
 # ---------------------------------------------------------------------------- Case -> Result

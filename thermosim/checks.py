@@ -60,9 +60,19 @@ TINE_TURNS = {"starburst": (20.0, 80.0, 110.0), "umbrella": (110.0, 165.0, 180.0
 
 
 def _within(
-    key: str, value: float | None, low: float, high: float, unit: str = "", *, open_low: bool = False
+    key: str,
+    value: float | None,
+    low: float,
+    high: float,
+    unit: str = "",
+    *,
+    open_low: bool = False,
+    limited_by: str = "",
 ) -> None:
-    """Refuse a number that is not finite or lies outside [low, high] (or ]low, high])."""
+    """Refuse a number that is not finite or lies outside [low, high] (or ]low, high]).
+
+    `limited_by` names the setting that `high` comes from.
+    """
     if value is None:
         return
     if math.isfinite(value) and (value > low if open_low else value >= low) and value <= high:
@@ -70,6 +80,7 @@ def _within(
     unit = f" {unit}" if unit else ""
     floor = "positive" if open_low and low == 0 else f"{'above' if open_low else 'at least'} {low:g}{unit}"
     limit = floor if math.isinf(high) else f"{floor} and at most {high:g}{unit}"
+    limit += f", the {limited_by}" if limited_by else ""
     raise InputError(f"{key}={value:g}{unit} is refused; it must be {limit}")
 
 
@@ -390,9 +401,23 @@ def _check_generator(generator: GeneratorConfig) -> None:
     _within(f"{key}.maximum_current", generator.maximum_current, 0.0, 1e3, "A", open_low=True)
     _within(f"{key}.coupling_efficiency", generator.coupling_efficiency, 0.0, 1.0, open_low=True)
     if generator.mode == "constant_voltage":
-        _within(f"{key}.voltage", generator.voltage, 0.0, generator.maximum_voltage, "V")
+        _within(
+            f"{key}.voltage",
+            generator.voltage,
+            0.0,
+            generator.maximum_voltage,
+            "V",
+            limited_by="generator's maximum_voltage",
+        )
     elif generator.mode != "constant_current":
-        _within(f"{key}.power", generator.power, 0.0, generator.maximum_power, "W")
+        _within(
+            f"{key}.power",
+            generator.power,
+            0.0,
+            generator.maximum_power,
+            "W",
+            limited_by="generator's maximum_power",
+        )
     _within(f"{key}.current", generator.current, 0.0, 1e3, "A")
     _within(f"{key}.hold_time", generator.hold_time, 0.0, 14400.0, "s", open_low=True)
     _one_of(f"{key}.controlled_sensor", generator.controlled_sensor, ("mean", "highest", "lowest"))
@@ -430,8 +455,22 @@ def _check_protocol(protocol: ProtocolConfig) -> None:
         _within(f"{key}.dwell_time", segment.dwell_time, 0.0, 3600.0, "s", open_low=True)
         _within(f"{key}.switch_impedance_rise", segment.switch_impedance_rise, 0.0, 1e4, "Ω", open_low=True)
         _within(f"{key}.pull_back_mm", segment.pull_back_mm, 0.0, 200.0, "mm")
-        _within(f"{key}.voltage", segment.voltage, 0.0, limits.maximum_voltage, "V")
-        _within(f"{key}.power", segment.power, 0.0, limits.maximum_power, "W")
+        _within(
+            f"{key}.voltage",
+            segment.voltage,
+            0.0,
+            limits.maximum_voltage,
+            "V",
+            limited_by="generator's maximum_voltage",
+        )
+        _within(
+            f"{key}.power",
+            segment.power,
+            0.0,
+            limits.maximum_power,
+            "W",
+            limited_by="generator's maximum_power",
+        )
         _within(f"{key}.current", segment.current, 0.0, 1e3, "A")
         _within(f"{key}.hold_time", segment.hold_time, 0.0, 14400.0, "s", open_low=True)
         if len(set(segment.needles)) < len(segment.needles):

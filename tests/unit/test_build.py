@@ -15,6 +15,7 @@ from thermosim.build import (
     CHECKPOINT_FILE,
     RESUME_FILE,
     _store_for_resuming,
+    build_problem,
     grid_around,
     interrupted_case,
     load_case,
@@ -129,3 +130,16 @@ def test_a_generator_log_is_read_before_any_heavy_work(tmp_path, monkeypatch):
     monkeypatch.setattr("thermosim.build.build_problem", lambda _case: pytest.fail("heavy work was done"))
     with pytest.raises(InputError, match=r"generator_log_file=gone\.csv cannot be read"):
         thermosim.simulate(case)
+
+
+def test_a_bipolar_needle_against_the_ground_is_said():
+    device = "applicators=bipolar_15g_30mm"
+    problem, _ = build_problem(load_case("quick", [device]))
+    assert any("monopolar" in note and "drive: bipolar" in note for note in problem.anatomy.notes)
+    problem, _ = build_problem(load_case("quick", [device, "protocol=multipolar"]))
+    assert not any("monopolar" in note for note in problem.anatomy.notes)
+
+
+def test_a_limit_that_refuses_is_named():
+    with pytest.raises(InputError, match=r"power=100 W is refused.*50 W, the generator's maximum_power"):
+        load_case("quick", ["protocol.generator.power=100", "protocol.generator.maximum_power=50"])
