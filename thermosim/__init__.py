@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thermosim.build import Case, Result, load_case, simulate
+    from thermosim.commands.margin import MarginResult, measure_margin
+    from thermosim.config_margin import MarginConfig
     from thermosim.errors import BackendError, InputError, Interrupted, NumericalError, ThermosimError
 
 __version__ = "0.1.0"
@@ -19,15 +21,26 @@ __all__ = [
     "Case",
     "InputError",
     "Interrupted",
+    "MarginConfig",
+    "MarginResult",
     "NumericalError",
     "Result",
     "ThermosimError",
     "__version__",
     "load_case",
+    "measure_margin",
     "simulate",
 ]
 
-_HOME = {"Case": "build", "Result": "build", "load_case": "build", "simulate": "build"}
+_HOME = {
+    "Case": "build",
+    "MarginConfig": "config_margin",
+    "MarginResult": "commands.margin",
+    "Result": "build",
+    "load_case": "build",
+    "measure_margin": "commands.margin",
+    "simulate": "build",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -32,7 +32,6 @@ BORDER = 20e-3
 """Tissue around the liver that images are cut to [m]."""
 
 SEED = 20_240_117
-MINIMUM_SAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -173,8 +172,9 @@ def deformable_motion(
     moving = _working(_itk(after.grid, after.values))
     size = np.asarray(fixed.GetSize()) * np.asarray(fixed.GetSpacing()) * MILLIMETRE
     mesh = [int(n) for n in np.maximum(np.ceil(size / control_spacing), 1)]
-    method = _method(fixed_mask, None if excluded_after is None else _itk(after.grid, ~excluded_after), fixed)
-    method.SetOptimizerAsLBFGSB(gradientConvergenceTolerance=1e-5, numberOfIterations=60)
+    moving_mask = None if excluded_after is None else _itk(after.grid, ~excluded_after)
+    method = _method(fixed_mask, moving_mask, fixed, samples=30_000)
+    method.SetOptimizerAsLBFGSB(gradientConvergenceTolerance=1e-5, numberOfIterations=25)
     method.SetMovingInitialTransform(sitk.Euler3DTransform(rigid.transform))
     spline = sitk.BSplineTransformInitializer(fixed, mesh, order=3)
     method.SetInitialTransform(spline, inPlace=True)
@@ -312,7 +312,7 @@ def _starts(
     return starts
 
 
-def _method(fixed_mask: Any, moving_mask: Any, fixed: Any) -> Any:
+def _method(fixed_mask: Any, moving_mask: Any, fixed: Any, samples: int = 60_000) -> Any:
     """Mattes mutual information over a fixed random sample of the guide."""
     import SimpleITK as sitk
 
@@ -323,7 +323,7 @@ def _method(fixed_mask: Any, moving_mask: Any, fixed: Any) -> Any:
         method.SetMetricMovingMask(moving_mask)
     method.SetInterpolator(sitk.sitkLinear)
     n_cells = int(np.prod(fixed.GetSize()))
-    share = min(1.0, max(60_000 / n_cells, MINIMUM_SAMPLES / n_cells))
+    share = min(1.0, samples / n_cells)
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(share, SEED)
     return method

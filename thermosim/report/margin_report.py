@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thermosim.anatomy.grid import Grid
 from thermosim.config_margin import FILE_KEYS, MarginOutputConfig
 from thermosim.errors import InputError
 from thermosim.outcome.observation import Observation
@@ -245,8 +246,17 @@ def _liver_surface(observation: Observation) -> Any:
     if observation.liver is None:
         return None
     mask, grid = observation.liver
+    strides = [max(1, round(2.5e-3 / h)) for h in grid.spacing]
+    light = Grid(
+        mask[tuple(slice(None, None, s) for s in strides)].shape,
+        tuple(s * h for s, h in zip(strides, grid.spacing, strict=True)),  # type: ignore[arg-type]
+        grid.origin,
+        grid.direction,
+    )
     try:
-        return observed_shape(mask, grid, "liver", 8000).surface
+        return observed_shape(
+            mask[tuple(slice(None, None, s) for s in strides)], light, "liver", 8000
+        ).surface
     except InputError:  # too thin to be drawn
         return None
 
