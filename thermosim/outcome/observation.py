@@ -13,7 +13,7 @@ from thermosim.errors import InputError
 from thermosim.outcome.ablation_zone import zone_from_level_set
 from thermosim.outcome.fusion import FusionQuality, Limits, assess_fusion, brought_before, gap_between
 from thermosim.outcome.landmarks import Landmarks, motion_of_landmarks
-from thermosim.outcome.level_set import LevelSet
+from thermosim.outcome.level_set import LevelSet, bounding_region
 from thermosim.outcome.observed import ObservedShape, observed_margin, observed_shapes
 from thermosim.outcome.registration import (
     Image,
@@ -228,6 +228,7 @@ def _check_frames(inputs: ObservedInputs, method: str, ignore: bool) -> None:
             "to fuse them, or fusion.ignore_frames=true if they are known to agree"
         )
     if (gap := _apart(inputs.tumor[1], inputs.zone[1])) > 0:
+        _check_flips(_middle_and_box(inputs.tumor), _middle_and_box(inputs.zone), gap)
         raise InputError(
             f"the images of tumour and ablation zone do not overlap: {gap / MILLIMETRE:.0f} mm lie between "
             "them; give ct_before and ct_after to fuse them, or check LPS against RAS"
@@ -239,16 +240,7 @@ def _frame_notes(inputs: ObservedInputs, tumor: ObservedShape, zone: ObservedSha
     gap = gap_between(tumor, zone)
     if gap <= 0:
         return []
-    middle = zone.surface.points.mean(axis=0)
-    flips = {"left and right, front and back (LPS against RAS)": (-1, -1, 1), "left and right": (-1, 1, 1)}
-    low, high = tumor.surface.points.min(axis=0), tumor.surface.points.max(axis=0)
-    for name, signs in flips.items():
-        place = middle * np.asarray(signs)
-        if np.all(place > low - 5e-3) and np.all(place < high + 5e-3):
-            raise InputError(
-                f"the ablation zone lies {gap / MILLIMETRE:.0f} mm from the tumour, but over it with {name} "
-                "exchanged; one of the files is flipped, save it again with the right orientation"
-            )
+    _check_flips(_middle_and_box_of(tumor.surface.points), _middle_and_box_of(zone.surface.points), gap)
     if gap > FAR_APART:
         raise InputError(
             f"{gap / MILLIMETRE:.0f} mm lie between tumour and ablation zone (at most "
@@ -258,6 +250,35 @@ def _frame_notes(inputs: ObservedInputs, tumor: ObservedShape, zone: ObservedSha
     return [
         f"tumour and ablation zone do not touch: {gap / MILLIMETRE:.0f} mm lie between the boxes around them"
     ]
+
+
+Placed = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def _middle_and_box_of(points: NDArray[np.float64]) -> Placed:
+    return points.mean(axis=0), points.min(axis=0), points.max(axis=0)
+
+
+def _middle_and_box(mask: Mask) -> Placed:
+    """Middle of a mask and the corners of the box around it [m]."""
+    region = bounding_region(mask[0], 0)
+    if region is None:
+        return (np.full(3, np.inf),) * 3
+    corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
+    low, high = (np.array([getattr(s, end) for s in region]) for end in ("start", "stop"))
+    return _middle_and_box_of(mask[1].points(low + corners * (high - 1 - low)))
+
+
+def _check_flips(tumor: Placed, zone: Placed, gap: float) -> None:
+    """Refuse by name a zone that lies over the tumour only with sides exchanged."""
+    flips = {"left and right, front and back (LPS against RAS)": (-1, -1, 1), "left and right": (-1, 1, 1)}
+    for name, signs in flips.items():
+        place = zone[0] * np.asarray(signs)
+        if np.all(place > tumor[1] - 5e-3) and np.all(place < tumor[2] + 5e-3):
+            raise InputError(
+                f"the ablation zone lies {gap / MILLIMETRE:.0f} mm from the tumour, but over it with {name} "
+                "exchanged; one of the files is flipped, save it again with the right orientation"
+            )
 
 
 def _liver_notes(liver: Mask, tumor: ObservedShape) -> list[str]:

@@ -13,8 +13,8 @@ from thermosim.anatomy.grid import Grid
 from thermosim.report.atomic import replacing
 
 
-def write_zone(path: Path, mask: NDArray[np.bool_], grid: Grid) -> None:
-    """Write `mask` (nx, ny, nz) as uint8 NIfTI with the grid's RAS affine [mm], whole or not at all.
+def write_zone(path: Path, mask: NDArray[np.bool_] | NDArray[np.uint8], grid: Grid) -> None:
+    """Write a mask or labels (nx, ny, nz) as uint8 NIfTI with the grid's RAS affine [mm], whole.
 
     NIfTI-1, sform and qform both set (code 1, scanner), no header text, so nothing about the
     patient or the machine is in it.

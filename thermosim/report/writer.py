@@ -6,6 +6,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from thermosim.anatomy.anatomy import TriangleSurface
 from thermosim.anatomy.dicom_series import series_geometry
 from thermosim.config import OutputConfig
@@ -30,6 +33,8 @@ FILES = {
     "result": "result.h5",
     "summary": "summary.json",
     "zone": "zone.nii.gz",
+    "tumor": "tumor.nii.gz",
+    "liver": "liver.nii.gz",
     "mesh": "margin.vtp",
     "markups": "layout.mrk.json",
     "dicom": "zone.dcm",
@@ -50,11 +55,11 @@ def write_outputs(
 ) -> dict[str, Path]:
     """Write what `options` asks for and return the files by key (result, summary, zone, scene, report).
 
-    ``result.h5`` and ``summary.json`` are always written; ``zone.nii.gz``, ``scene.png`` and
-    ``report.html`` as `options` say. Each file is there whole or not at all. Files of these names
-    from an earlier run that this one does not write are removed, so that a folder never mixes two
-    runs. Where no picture can be drawn the run goes on and a note in the summary and the report
-    says why.
+    ``result.h5`` and ``summary.json`` are always written; masks (``zone.nii.gz``, ``tumor.nii.gz``,
+    ``liver.nii.gz``), ``scene.png`` and ``report.html`` as `options` say. Each file is there whole or
+    not at all. Files of these names from an earlier run that this one does not write are removed, so
+    that a folder never mixes two runs. Where no picture can be drawn the run goes on and a note in the
+    summary and the report says why.
 
     Parameters
     ----------
@@ -83,7 +88,13 @@ def write_outputs(
         write_result(paths["result"], result, outcome, config, title)
         if options.nifti:
             written["zone"] = paths["zone"]
-            write_zone(paths["zone"], zone_mask(result, outcome.criterion, config), result.anatomy.grid)
+            grid = result.anatomy.grid
+            write_zone(paths["zone"], zone_mask(result, outcome.criterion, config), grid)
+            tumors = _tumor_labels(result)
+            for key, mask in (("tumor", tumors), ("liver", result.anatomy.liver_mask)):
+                if mask.any():
+                    written[key] = paths[key]
+                    write_zone(paths[key], mask, grid)
         if options.mesh and outcome.tumors:
             written["mesh"] = paths["mesh"]
             write_margin_mesh(paths["mesh"], *outcome.tumors)
@@ -111,6 +122,14 @@ def write_outputs(
         if key not in written:
             path.unlink(missing_ok=True)
     return written
+
+
+def _tumor_labels(result: SimulationResult) -> NDArray[np.uint8]:
+    """The tumours' cells, counted from 1 in the order of the anatomy's structures."""
+    labels = np.zeros(result.anatomy.grid.shape, dtype=np.uint8)
+    for number, structure in enumerate(result.anatomy.with_role("tumor"), 1):
+        labels[result.anatomy.labels == structure.label] = number
+    return labels
 
 
 def _write_dicom(
