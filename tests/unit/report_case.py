@@ -166,7 +166,9 @@ def make_case(
         residual,
         1 - residual / (tumor_mask.sum() * grid.cell_volume),
     )
-    outcome = Outcome("arrhenius", zones, (tumor,), (StructureAtRisk("stomach", 39.4, 0.3, 0.001, 0.0),))
+    caution = "0.9 ml of the ablation zone lie outside the liver"
+    stomach = StructureAtRisk("stomach", 39.4, 0.3, 0.001, 0.0)
+    outcome = Outcome("arrhenius", zones, (tumor,), (stomach,), (caution,), (caution,))
     audit = EnergyAudit(36000.0, 21000.0, 9000.0, 4100.0, 1500.0, 400.0, 12.0, 3.4e-4)
     run = RunInfo(
         "cpu", "Example processor, g++ 12", "abc123", 12.5, 512 * n_cells**3, 512, 20, 140, 800_000_000
