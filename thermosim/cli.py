@@ -26,6 +26,7 @@ HELP = """thermosim: radiofrequency ablation of liver tumours (a research tool, 
   thermosim check [key=value ...]      judge a plan of needles before any heat (exit code 0, 4 or 5)
   thermosim margin [key=value ...]     the margin of a tumour in an ablation zone, from clinical files
   thermosim compare [key=value ...]    a predicted zone against the one observed after treatment
+  thermosim calibrate [key=value ...]  perfusion, conductivity, coupling fitted to an observed zone
   thermosim fetch DATASET [--list]     download a public data set of anatomy
   thermosim doctor [key=value ...]     what works on this machine, and the memory a grid takes
   thermosim bench [CASE ...] [--peers] measure speed on this machine; --help lists the cases
@@ -48,11 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands: dict[str, Callable[[list[str]], int]] = {
         "simulate": _simulate,
-        "compare": _compare,
         "fetch": _fetch,
         "doctor": _doctor,
         "margin": _margin,
         "check": _check,
+        "compare": _compare,
+        "calibrate": _calibrate,
         "bench": _bench,
     }
     if not words or words[0] in ("--help", "-h", "help"):
@@ -145,11 +147,18 @@ def _closing_lines(result: Any, files: dict[str, Path], directory: Path) -> Iter
 # ---------------------------------------------------------------------------- others
 
 
+def _calibrate(words: list[str]) -> int:
+    """`thermosim calibrate observation=…`."""
+    from thermosim.commands.calibrate import command
+
+    return command(words)
+
+
 def _compare(words: list[str]) -> int:
     """`thermosim compare prediction=… observation=…`."""
-    from thermosim.commands.compare import main as compare
+    from thermosim.commands.compare import command
 
-    return compare(words)
+    return command(words)
 
 
 def _fetch(words: list[str]) -> int:

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from thermosim.anatomy.anatomy import TriangleSurface
-from thermosim.anatomy.clinical_files import SURFACE_KINDS, read_mask
-from thermosim.anatomy.grid import LPS_TO_RAS, Grid
-from thermosim.anatomy.surface_files import read_surface
 from thermosim.commands.application import Job, run_application, say
+from thermosim.commands.masks import Mask, MaskOptions, read_zone
 from thermosim.composition import register, typed
 from thermosim.config_compare import CompareConfig
 from thermosim.errors import InputError
 from thermosim.outcome.comparison import ZoneComparison, check_overlap, compare_margins, compare_zones
-from thermosim.outcome.level_set import LevelSet, smooth_level_set
-from thermosim.outcome.surface import extract_surface, moments
+from thermosim.outcome.level_set import LevelSet
+from thermosim.outcome.surface import moments
 from thermosim.report.atomic import write_text
 from thermosim.report.comparison_page import comparison_page
 from thermosim.report.comparison_summary import Comparison, closing_lines, comparison_summary
 from thermosim.report.result_file import StoredRun, read_run
-from thermosim.units import MILLIMETRE
 
 RESULT, ZONE = "result.h5", "zone.nii.gz"
 MASK = "mask"
-MOST_VOXELS = 2**28
 FILES = ("prediction", "observation", "tumor", "prediction_ct", "observation_ct", "tumor_ct")
 
 
-def main(words: list[str]) -> int:
+def command(words: list[str]) -> int:
     """Run the subcommand with the words after its name."""
     register({"compare_schema": CompareConfig})
     return run_application("compare", "compare", _job, words, FILES)
@@ -41,7 +32,7 @@ def main(words: list[str]) -> int:
 
 def _job(job: Job) -> int:
     config, _ = typed(job.settings, CompareConfig)
-    _check(config)
+    MaskOptions(config.mesh_frame, config.mesh_unit, config.mesh_spacing_mm)
     found, tumors = compare(config)
     summary = comparison_summary(found, config.title)
     job.directory.mkdir(parents=True, exist_ok=True)
@@ -56,31 +47,6 @@ def _job(job: Job) -> int:
     return 0
 
 
-def _check(config: CompareConfig) -> None:
-    if config.mesh_frame not in ("LPS", "RAS"):
-        raise InputError(f"mesh_frame={config.mesh_frame!r} is not known; use LPS or RAS")
-    if config.mesh_unit not in ("mm", "m"):
-        raise InputError(f"mesh_unit={config.mesh_unit!r} is not known; use mm or m")
-    spacing = config.mesh_spacing_mm
-    if not (math.isfinite(spacing) and 0.05 <= spacing <= 10.0):
-        raise InputError(
-            f"mesh_spacing_mm={spacing:g} mm is refused; it must be at least 0.05 and at most 10 mm"
-        )
-
-
-@dataclass(frozen=True)
-class Mask:
-    """A zone or tumour from a file: its level set, spacing of its voxels [m], DICOM's frame if it has one."""
-
-    level: LevelSet
-    spacing: tuple[float, ...]
-    frame: str | None
-
-    @property
-    def surface(self) -> TriangleSurface:
-        return extract_surface(self.level)
-
-
 def compare(config: CompareConfig) -> tuple[Comparison, dict[str, TriangleSurface]]:
     """Compare what a configuration names; returns it with the tumours' surfaces by name.
 
@@ -88,13 +54,13 @@ def compare(config: CompareConfig) -> tuple[Comparison, dict[str, TriangleSurfac
     ------
     InputError : a file that cannot be used, empty zones, no overlap, different frames.
     """
-    observation = read_zone(config, "observation")
+    observation = _read(config, "observation")
     run = _run_at(Path(config.prediction).expanduser())
     tumors = {} if run is None or config.tumor is not None else run.tumors
     predictions: dict[str, LevelSet | None]
     notes: list[str] = []
     if run is None:
-        mask = read_zone(config, "prediction")
+        mask = _read(config, "prediction")
         _check_frames(config, mask, observation)
         predictions, descriptions, shown = {MASK: mask.level}, {MASK: "the mask that was given"}, MASK
         spacing = mask.spacing
@@ -105,7 +71,7 @@ def compare(config: CompareConfig) -> tuple[Comparison, dict[str, TriangleSurfac
         shown = _criterion(config, run)
         notes += _notes_of(run, shown)
     if config.tumor is not None:
-        tumor = read_zone(config, "tumor")
+        tumor = _read(config, "tumor")
         _check_frames(config, tumor, observation)
         check_overlap(tumor.surface, observation.surface, "tumour")
         tumors = {"tumor": tumor.surface}
@@ -129,39 +95,12 @@ def compare(config: CompareConfig) -> tuple[Comparison, dict[str, TriangleSurfac
     return found, tumors
 
 
-def read_zone(config: CompareConfig, which: str) -> Mask:
+def _read(config: CompareConfig, which: str) -> Mask:
     """The mask that `which` of the configuration's files holds."""
-    path = Path(getattr(config, which)).expanduser()
+    path = Path(getattr(config, which))
     segment, ct = getattr(config, f"{which}_segment"), getattr(config, f"{which}_ct")
-    grid = None
-    if path.suffix.lower() in SURFACE_KINDS and ct is None:
-        grid = _voxels_of_mesh(path, config)
-    try:
-        image = read_mask(path, segment, grid=grid, ct=ct, frame=config.mesh_frame, unit=config.mesh_unit)
-    except InputError as error:
-        raise InputError(f"{which}: {error}") from None
-    level = smooth_level_set(image.mask, image.grid)
-    if not moments(extract_surface(level))[0] > 0.0:
-        raise InputError(f"{which}: the mask is thinner than two voxels everywhere; nothing can be measured")
-    return Mask(level, image.grid.spacing, image.frame_of_reference)
-
-
-def _voxels_of_mesh(path: Path, config: CompareConfig) -> Grid:
-    """Voxels around a mesh, as fine as asked for."""
-    to_lps = (MILLIMETRE if config.mesh_unit == "mm" else 1.0) * (
-        LPS_TO_RAS if config.mesh_frame == "RAS" else np.eye(3)
-    )
-    points = read_surface(path).points @ to_lps.T
-    spacing = config.mesh_spacing_mm * MILLIMETRE
-    lower, upper = points.min(axis=0), points.max(axis=0)
-    counts = np.ceil((upper - lower) / spacing) + 4
-    if not np.all(np.isfinite(counts)) or np.prod(counts) > MOST_VOXELS:
-        raise InputError(
-            f"{path.name!r} would need {np.prod(counts):.2g} voxels of {config.mesh_spacing_mm:g} mm, more "
-            f"than {MOST_VOXELS}; is mesh_unit={config.mesh_unit} right? Else raise mesh_spacing_mm"
-        )
-    shape = tuple(int(n) for n in counts)
-    return Grid.box(tuple(0.5 * (lower + upper)), shape, spacing)  # type: ignore[arg-type]
+    options = MaskOptions(config.mesh_frame, config.mesh_unit, config.mesh_spacing_mm)
+    return read_zone(which, path, segment, ct, options)
 
 
 def _run_at(path: Path) -> StoredRun | None:
@@ -198,6 +137,3 @@ def _check_frames(config: CompareConfig, one: Mask, observation: Mask) -> None:
             "prediction or tumour and observation have different DICOM frames of reference: their positions "
             "are not in one space. Register the observation first, or set ignore_frames=true if that was done"
         )
-
-
-__all__: list[Any] = ["Mask", "compare", "main", "read_zone"]

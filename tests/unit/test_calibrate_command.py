@@ -1,0 +1,159 @@
+"""`thermosim calibrate`: twin experiments through the simulator, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thermosim import build, cli, simulation
+from thermosim.anatomy.grid import Grid
+from thermosim.backends import select
+from thermosim.outcome.criteria import zone_level_set
+from thermosim.report.generator_log import at_the_clamps
+from thermosim.report.nifti import write_zone
+
+BENCH = [
+    "anatomy=block",
+    "anatomy.size_mm=[200,200,200]",
+    "layout=explicit",
+    "layout.frame=patient",
+    "layout.needles=[{name: a, target_mm: [0,0,-15], entry_mm: [0,0,100]}]",
+    "protocol=constant_voltage",
+    "protocol.generator.mode=constant_power",
+    "protocol.generator.power=28",
+    "protocol.segments=[{duration_min: 3}]",
+    "protocol.cooling_after_min=0",
+    "vessels=ignored",
+    "grid.size_mm=[64,64,64]",
+    "grid.spacing_mm=4",
+    "backend=cpu",
+    "backend.threads=1",
+]
+"""One needle for 3 min in a small block: a fraction of a second."""
+
+TRUTH = {"perfusion": 0.010, "conductivity": 0.26, "coupling": 0.95}
+LIVER = "tissue.tissues.liver"
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """Zone and log of the bench with perfusion and σ that the case does not have, with 2 % noise."""
+    folder = tmp_path_factory.mktemp("seen")
+    case = build.load_case(
+        None,
+        [
+            *BENCH,
+            f"{LIVER}.perfusion_rate={TRUTH['perfusion']}",
+            f"{LIVER}.electrical_conductivity={TRUTH['conductivity']}",
+            f"protocol.generator.coupling_efficiency={TRUTH['coupling']}",
+        ],
+    )
+    problem, _ = build.build_problem(case)
+    result = simulation.run(problem, select("cpu", 1))
+    level = zone_level_set(result, "arrhenius", case.config.damage)
+    assert level is not None
+    grid = Grid.box((0.0, 0.0, 0.0), (48, 48, 48), 1.2e-3)
+    write_zone(folder / "zone.nii.gz", level.on(grid) > 0, grid)
+    noise = np.random.default_rng(1).normal(size=len(result.traces.time))
+    impedance = at_the_clamps(result.traces)["impedance_ohm"] * np.exp(0.02 * noise)
+    rows = [f"{t:.1f},{z:.3f}" for t, z in zip(result.traces.time, impedance, strict=True) if np.isfinite(z)]
+    (folder / "log.csv").write_text("\n".join(["time_s,impedance_Ohm", *rows]))
+    return folder
+
+
+def run(*words: object) -> int:
+    try:
+        return cli.main(["calibrate", *(str(word) for word in words)])
+    except SystemExit as stop:
+        return int(stop.code)
+
+
+def bench(seen: Path, out: Path) -> list[str]:
+    quoted = ",".join("'" + word.replace("'", "") + "'" for word in BENCH)
+    return [
+        "case=null",
+        f"overrides=[{quoted}]",
+        "spacing_mm=null",
+        f"observation={seen / 'zone.nii.gz'}",
+        f"output.directory={out}",
+        f"parameters.perfusion.keys=[{LIVER}.perfusion_rate]",
+        f"parameters.conductivity.keys=[{LIVER}.electrical_conductivity]",
+        "residuals.zone_sd_mm=0.5",
+        "residuals.log_sd=0.02",
+        "residuals.log_correlation=10",
+    ]
+
+
+def test_a_twin_experiment_gives_its_values_back(seen, tmp_path):
+    """From the literature's values to those the data were made with, within the stated uncertainty."""
+    words = [*bench(seen, tmp_path / "out"), f"generator_log_file={seen / 'log.csv'}"]
+    assert run(*words) == 0
+    found = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    for name in ("perfusion", "conductivity"):
+        one = found["parameters"][name]
+        assert one["status"] == "fitted", name
+        assert abs(math.log(one["value"] / TRUTH[name])) < 2.0 * one["log_sd"]
+        assert one["log_sd"] < 0.35
+        assert abs(math.log(one["value"] / one["start"])) > 2.0 * one["log_sd"]  # it has moved for a reason
+    assert found["fit"]["converged"]
+    (treatment,) = found["treatments"]
+    before, after = treatment["before"]["held_out"], treatment["after"]["held_out"]
+    assert after["zone"]["rms_mm"] < 0.5 * before["zone"]["rms_mm"]
+    assert after["impedance_ohm"]["rms_log_ratio"] < 0.5 * before["impedance_ohm"]["rms_log_ratio"]
+    # the case that is pasted is the one that was fitted
+    case = build.load_case(None, [*BENCH, *found["overrides"], *found["kept"]])
+    assert case.config.tissue.tissues["liver"].perfusion_rate == pytest.approx(
+        found["parameters"]["perfusion"]["value"], rel=1e-5
+    )
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert str(seen) not in page + json.dumps(found)
+    assert found["command"].startswith("thermosim simulate '~experiment'")
+
+
+def test_the_zone_alone_does_not_tell_conductivity(seen, tmp_path, capfd):
+    """At constant power σ hardly moves the zone: it is reported as not told, and kept where it was."""
+    words = [*bench(seen, tmp_path / "out"), "~parameters.coupling", "output.report=false"]
+    assert run(*words) == 0
+    found = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    one = found["parameters"]["conductivity"]
+    assert (one["status"], one["value"], one["ended_at"]) == ("not_told", None, 0.2)
+    assert found["kept"] == [f"{LIVER}.electrical_conductivity=0.2"]
+    assert found["parameters"]["perfusion"]["status"] == "fitted"
+    assert "conductivity: not told by the data" in capfd.readouterr().out
+
+
+def test_what_is_refused(seen, tmp_path, capfd):
+    out = tmp_path / "out"
+    words = bench(seen, out)
+    (tmp_path / "late.csv").write_text("time_s,impedance_Ohm\n5000,80\n5010,81\n")
+    (tmp_path / "power.csv").write_text("time_s,power_W\n0,28\n10,28\n")
+    far = Grid.box((0.3, 0.0, 0.0), (20, 20, 20), 1e-3)
+    write_zone(tmp_path / "far.nii.gz", np.pad(np.ones((10, 10, 10), bool), 5), far)
+    for more, expected in (
+        ([f"observation={tmp_path / 'far.nii.gz'}"], "outside the computed box"),
+        ([f"generator_log_file={tmp_path / 'late.csv'}"], "no time in common"),
+        ([f"generator_log_file={tmp_path / 'power.csv'}"], "no impedance_ohm"),
+        (["parameters.coupling.upper=1.2"], "bound 1.2 is no case"),
+        (["parameters.perfusion.lower=0.02"], "must lie between its bounds"),
+        (["parameters.perfusion.lower=0.1"], "lower below upper"),
+        (["parameters.perfusion.keys=[tissue.tissues.liver.colour]"], "the case has no"),
+        (["parameters.perfusion.keys=[grid.spacing_mm]"], "cannot be fitted"),
+        (["parameters.perfusion.keys=[tissue.tissues.blood.perfusion_rate]"], "only what is positive"),
+        (["parameters.perfusion.keys=[tissue.state]"], "only numbers"),
+        ([f"parameters.coupling.keys=[{LIVER}.perfusion_rate]"], "belongs to two unknowns"),
+        (["observation=null"], "nothing to fit to"),
+        (["treatments=[{name: b, observation: x.nii}]"], "beside treatments"),
+        (["held_out.octants=[up]"], "no octant"),
+        (["fit.step=2"], "fit.step"),
+        (["residuals.zone_correlation_mm=100"], "independent readings"),
+    ):
+        code = run(*(w for w in words if not any(w.startswith(m.split("=")[0] + "=") for m in more)), *more)
+        lines = capfd.readouterr().err.strip().splitlines()
+        assert code == 2, (more, lines)
+        assert len(lines) == 1, lines
+        assert expected in lines[0], lines
+        assert not out.exists()
