@@ -19,10 +19,12 @@ from thermosim.anatomy.anatomy import TriangleSurface
 from thermosim.anatomy.clinical_files import read_mask
 from thermosim.anatomy.dicom_series import SeriesGeometry, series_geometry
 from thermosim.anatomy.grid import Grid
+from thermosim.anatomy.label_map import LabelMapSource
 from thermosim.anatomy.mesh import from_polydata
 from thermosim.applicators.electrode import Electrode
 from thermosim.applicators.pose_files import read_poses
 from thermosim.build import load_case, simulate
+from thermosim.config import LabelMapAnatomyConfig, StructureConfig
 from thermosim.errors import InputError
 from thermosim.outcome.level_set import LevelSet
 from thermosim.outcome.results import MarginStatistics, TumorMargin
@@ -123,6 +125,14 @@ def test_the_patient_is_named_only_when_asked(
     assert "PatientIdentityRemoved" not in named
 
 
+def test_libraries_log_nothing_of_the_patient(
+    geometry: SeriesGeometry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        write_segmentation(tmp_path / "zone.dcm", segments(), geometry)
+    assert caplog.text == ""
+
+
 def test_nothing_to_write_leaves_no_file(geometry: SeriesGeometry, tmp_path: Path) -> None:
     far = LevelSet(Grid.box((1.0, 1.0, 1.0), (8, 8, 8), 0.001), np.ones((8, 8, 8), np.float32))
     assert not write_segmentation(tmp_path / "zone.dcm", [SegmentSource("zone", NECROSIS, far)], geometry)
@@ -177,3 +187,13 @@ def test_the_margin_lies_on_the_mesh(tmp_path: Path) -> None:
     assert list(mesh.field_data["tumor_names"]) == ["first", "second"]
     assert list(mesh.field_data["SPACE"]) == ["LPS"]
     assert read_mask(tmp_path / "margin.vtp", grid=ball().grid).mask.sum() > 800
+
+
+def test_an_anatomy_from_a_segmentation(written: Path, source: Path) -> None:
+    segments = {
+        "tumor": StructureConfig("tumor", "tumor"),
+        "Ablation zone": StructureConfig("liver", "organ"),
+    }
+    config = LabelMapAnatomyConfig(path=str(written), ct_path=str(source), segments=segments)
+    center = LabelMapSource(config).tumor_centers()["tumor"]
+    assert 1e3 * center == pytest.approx(1e3 * CENTER, abs=0.3)  # mm, slices of 2.5 mm

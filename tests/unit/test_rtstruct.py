@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from thermosim.anatomy.clinical_files import read_mask, read_segments
 from thermosim.anatomy.grid import Grid
+from thermosim.anatomy.label_map import LabelMapSource
+from thermosim.config import LabelMapAnatomyConfig, StructureConfig
 from thermosim.errors import InputError
 
 SHAPE = (64, 56, 12)
@@ -95,3 +97,14 @@ def test_what_does_not_fit_is_refused(ct: Path, tmp_path: Path) -> None:
     write_rtstruct(path, {"ball": [slanted]})
     with pytest.raises(InputError, match=r"slices by 4\.8\d mm"):
         read_mask(path, ct=ct)
+
+
+def test_an_anatomy_from_contours_on_their_ct(ct: Path, tmp_path: Path) -> None:
+    path = tmp_path / "structures.dcm"
+    depths = np.arange(402.5, 427.6, 2.5)
+    write_rtstruct(path, {"GTV": [circle(np.sqrt(15.0**2 - (z - 415.0) ** 2), z) for z in depths]})
+    segments = {"GTV": StructureConfig("tumor", "tumor")}
+    source = LabelMapSource(LabelMapAnatomyConfig(path=str(path), ct_path=str(ct), segments=segments))
+    assert 1e3 * source.tumor_centers()["GTV"] == pytest.approx(CENTER, abs=0.2)  # mm
+    with pytest.raises(InputError, match=r"name the CT it was drawn on as well \(anatomy.ct_path"):
+        LabelMapSource(LabelMapAnatomyConfig(path=str(path), segments=segments))

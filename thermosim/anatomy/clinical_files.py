@@ -122,7 +122,8 @@ def read_segments(
         voxels = grid or image
         if voxels is None:
             raise InputError(
-                f"RTSTRUCT {place.name!r} has contours but no voxels; name the CT it was drawn on as well"
+                f"RTSTRUCT {place.name!r} has contours but no voxels; name the CT it was drawn on as well "
+                "(anatomy.ct_path, or ct_before and ct_after of `thermosim margin`)"
             )
         return read_rtstruct(place, voxels, frame)
     labels = read_seg(place) if is_dicom(place) else read_label_image(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 import zlib
@@ -54,11 +55,26 @@ def _has_mark(data: bytes) -> bool:
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what DICOM's libraries warn of and log, which names patients' images, off the user's screen."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
 def dicom_errors(name: str) -> Iterator[None]:
     """Whatever a damaged file makes the parser raise becomes one line that names the file."""
     try:
-        with warnings.catch_warnings(), disable_value_validation(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with quiet(), disable_value_validation(), np.errstate(all="ignore"):
             yield
     except InputError as error:
         text = plain_text(error, MAXIMUM_MESSAGE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from thermosim.anatomy.anatomy import TriangleSurface
 from thermosim.anatomy.clinical_files import mask_of_surface
-from thermosim.anatomy.dicom_files import open_dicom
+from thermosim.anatomy.dicom_files import open_dicom, quiet
 from thermosim.anatomy.dicom_series import SeriesGeometry
 from thermosim.anatomy.frames import check_overlap
 from thermosim.anatomy.grid import Grid
@@ -96,8 +95,7 @@ def write_segmentation(
     if not keep_identity:
         dataset.PatientIdentityRemoved = "YES"
         dataset.DeidentificationMethod = REMOVED[:64]
-    with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with replacing(path) as temporary, quiet():
         dataset.save_as(temporary, enforce_file_format=True)
     return True
 
@@ -155,8 +153,7 @@ def _segmentation(sources: list[Any], pixels: NDArray[np.uint8], segments: list[
         )
         for number, segment in enumerate(segments, start=1)
     ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         return hd.seg.Segmentation(
             source_images=sources,
             pixel_array=pixels,
