@@ -10,12 +10,13 @@ import pytest
 import pyvista as pv
 from omegaconf import OmegaConf
 from scipy import ndimage
+from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter
 
 from thermosim.anatomy.grid import Grid
 from thermosim.anatomy.lumens import vessel_distance
 from thermosim.anatomy.mesh import clean, from_polydata, triangle_areas, volume
 from thermosim.anatomy.rasterize import inside
-from thermosim.anatomy.surface_files import read_surface
+from thermosim.anatomy.surface_files import check_frame, read_surface, stated_frame
 from thermosim.anatomy.surfaces import SurfacesSource
 from thermosim.config import SurfaceConfig, SurfacesAnatomyConfig
 from thermosim.errors import InputError
@@ -305,3 +306,33 @@ def test_other_formats_of_real_livers(data_dir: Path) -> None:
         surface, notes = clean(read_surface(data_dir / "geometry" / "scikit_other" / file), "liver")
         assert volume(surface) * 1e-3 == pytest.approx(reference, rel=1e-3)  # as VTK's own reader says
         assert notes == []
+
+
+@pytest.mark.parametrize("kind", ["stl", "vtk", "vtp", "ply"])
+def test_a_surface_that_says_its_frame_is_not_read_in_the_other(tmp_path, kind):
+    """Headers as 3D Slicer writes them."""
+    ball = pv.Sphere(radius=10.0)
+    path = tmp_path / f"ball.{kind}"
+    if kind == "vtp":
+        ball.field_data["SPACE"] = ["RAS"]
+        writer = vtkXMLPolyDataWriter()
+        writer.SetDataModeToAscii()
+        writer.SetInputData(ball)
+        writer.SetFileName(str(path))
+        writer.Write()
+    else:
+        ball.save(path, binary=True)
+        content = path.read_bytes()
+        if kind == "stl":
+            content = b"3D Slicer output. SPACE=RAS".ljust(80) + content[80:]
+        elif kind == "vtk":
+            title = content.split(b"\n")[1]
+            content = content.replace(title, b"3D Slicer output. SPACE=RAS", 1)
+        else:
+            content = content.replace(b"element vertex", b"comment SPACE=RAS\nelement vertex", 1)
+        path.write_bytes(content)
+    assert stated_frame(path) == "RAS"
+    check_frame(path, "RAS", "anatomy.frame")
+    with pytest.raises(InputError, match=rf"ball.{kind} says that its points are RAS.*set anatomy.frame=RAS"):
+        check_frame(path, "LPS", "anatomy.frame")
+    assert len(read_surface(path).triangles) == ball.n_cells

@@ -18,7 +18,7 @@ from thermosim.anatomy.label_image import LabelImage, read_label_image, read_vol
 from thermosim.anatomy.mesh import clean
 from thermosim.anatomy.rasterize import inside
 from thermosim.anatomy.rtstruct import read_rtstruct
-from thermosim.anatomy.surface_files import read_surface
+from thermosim.anatomy.surface_files import check_frame, read_surface
 from thermosim.errors import InputError
 from thermosim.units import MILLIMETRE
 
@@ -192,6 +192,7 @@ def _mask_of_surface(path: Path, grid: Grid | None, frame: str, unit: str) -> Ma
     if frame not in ("LPS", "RAS") or unit not in ("mm", "m"):
         raise InputError(f"{path.name}: frame {frame!r} must be LPS or RAS, unit {unit!r} mm or m")
     raw = read_surface(path)
+    check_frame(path, frame, "mesh_frame")
     to_lps = (MILLIMETRE if unit == "mm" else 1.0) * (LPS_TO_RAS if frame == "RAS" else np.eye(3))
     surface, _ = clean(TriangleSurface(raw.points @ to_lps.T, raw.triangles), path.stem)
     if grid is None:

@@ -7,6 +7,7 @@ that are there before anything is allocated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,39 @@ def read_surface(path: Path) -> TriangleSurface:
     except (ValueError, IndexError, KeyError, OverflowError, MemoryError, RecursionError) as error:
         raise InputError(f"{path.name}: truncated or corrupt surface ({type(error).__name__})") from error
     return _checked(points, triangles, path.name)
+
+
+def stated_frame(path: Path) -> str | None:
+    """LPS or RAS if the file says so, as 3D Slicer writes it: `SPACE=RAS` in the header, or a field array.
+
+    A `.vtp` is understood where that array is text, not where it is packed.
+    """
+    try:
+        with open(path, "rb") as handle:
+            head = handle.read(4096)
+    except OSError:
+        return None
+    found = re.search(rb"SPACE=(LPS|RAS)", head)
+    if found:
+        return found.group(1).decode()
+    codes = re.search(rb'Name="SPACE"[^>]*format="ascii"[^>]*>([\s\d]*)<', head)
+    text = "".join(chr(int(code)) for code in codes.group(1).split() if int(code) < 128) if codes else ""
+    return next((frame for frame in ("LPS", "RAS") if frame in text), None)
+
+
+def check_frame(path: Path, frame: str, key: str) -> None:
+    """Refuse to read a surface in another frame than the one it says itself.
+
+    Raises
+    ------
+    InputError : the file says LPS and `frame` is RAS, or the other way; names the setting `key`.
+    """
+    stated = stated_frame(path)
+    if stated is not None and stated != frame:
+        raise InputError(
+            f"{path.name} says that its points are {stated}; read as {frame}, left and right "
+            f"would be exchanged: set {key}={stated}"
+        )
 
 
 def _checked(points: NDArray[np.float64], triangles: NDArray[np.int64], name: str) -> TriangleSurface:

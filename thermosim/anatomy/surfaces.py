@@ -16,7 +16,7 @@ from thermosim.anatomy.grid import LPS_TO_RAS, Grid
 from thermosim.anatomy.layout_on_grid import display_surfaces, lay_on_grid
 from thermosim.anatomy.mesh import centroid, clean, nearest_part
 from thermosim.anatomy.rasterize import Solid
-from thermosim.anatomy.surface_files import read_surface
+from thermosim.anatomy.surface_files import check_frame, read_surface
 from thermosim.anatomy.vessel_tree import VesselTree
 from thermosim.config import StructureConfig, SurfaceConfig, SurfacesAnatomyConfig
 from thermosim.errors import InputError
@@ -52,6 +52,7 @@ class SurfacesSource:
         check_structures(dict(config.surfaces))
         for key, surface in config.surfaces.items():
             solid, mended = _read(directory, key, surface, len(self._solids) + 1, to_lps)
+            check_frame(directory / surface.file, config.frame, "anatomy.frame")
             self._solids.append(solid)
             notes += mended
         self._notes = tuple(notes)
