@@ -27,6 +27,10 @@ GROUPS = (
 # What an option cannot know by itself.
 NEEDS = {
     "label_map": ["anatomy.path=patient.nii.gz", "+anatomy.segments={1:{tissue:tumor,role:tumor}}"],
+    "surfaces": [
+        "anatomy.directory=meshes",
+        "+anatomy.surfaces={tumor:{file:t.stl,tissue:tumor,role:tumor}}",
+    ],
     "from_file": ["layout.path=plan.mrk.json"],
 }
 
