@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,13 +84,14 @@ def plan(
     bodies: tuple[Body, ...] = (LIVER, TUMOR),
     protocol: ProtocolConfig | None = None,
     device: ApplicatorConfig = DEVICE,
-    source: Source | None = None,
+    source: Any = None,
     given: bool = True,
     **limits: object,
 ) -> Plan:
     """A plan in the frame of the patient; `limits` replace keys of the rules."""
     where = source or Source()
-    electrodes = electrodes_from(LayoutConfig(needles=list(needles)), device, where.centers, together=False)
+    layout = LayoutConfig(needles=list(needles))
+    electrodes = electrodes_from(layout, device, where.tumor_centers(), together=False)
     protocol = protocol or ProtocolConfig(segments=[SegmentConfig(12.0)])
     rules = replace(RulesConfig(organs=ORGANS, skin=["skin"]), **limits)  # type: ignore[arg-type]
     return Plan(where, bodies, electrodes, Protocol.of(protocol, electrodes), given, rules)  # type: ignore[arg-type]

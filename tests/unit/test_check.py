@@ -123,24 +123,34 @@ def test_touching_needles_fail_by_a_rule_and_are_no_bad_input():
     ("words", "said"),
     [
         (["check.simulate=true"], "check.simulate='True' is not known; use none, quick or full"),
-        (["rules.depth_mm.warn=300"], "rules.depth_mm: fail=250 is stricter than warn=300"),
         (["rules.depth_mm.warm=300"], "warm"),
-        (["rules=mild"], "mild"),
-        (["rules.not_judged=fail"], "rules.not_judged='fail'"),
-        (["rules.zone.beside_mm=0"], "rules.zone.beside_mm=0 is refused"),
-        (["protocol.serial=groups", "protocol.groups=[[z]]"], "'z' is not in the layout"),
-        (["layout.needles=[]"], "layout.needles is empty"),
-        (["anatomy=label_map", "anatomy.path=nowhere.nii.gz"], "no tumour"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys, words, said):
-    anatomy = [word for word in BLOCK if not word.startswith("anatomy")] if "label_map" in words[0] else BLOCK
-    code = command(*anatomy, *QUIET, f"output.directory={tmp_path / 'x'}", NEEDLE, *words)
+    code = command(*BLOCK, *QUIET, f"output.directory={tmp_path / 'x'}", NEEDLE, *words)
     err = capsys.readouterr().err
     assert code == 2
     assert said in err
     assert err.count("\n") == 1
     assert not (tmp_path / "x" / "check.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rules.depth_mm.warn=300"], r"rules\.depth_mm: fail=250 is stricter than warn=300"),
+        (["rules.organs.lung.fail_mm=9"], r"rules\.organs\.lung: fail=9 is stricter than warn=2"),
+        (["rules=mild"], "mild"),
+        (["rules.not_judged=fail"], "rules.not_judged='fail'"),
+        (["rules.zone.beside_mm=0"], r"rules\.zone\.beside_mm=0 is refused"),
+        (["check.estimate_spacing_mm=0.01"], r"check\.estimate_spacing_mm=0\.01 is refused"),
+        (["protocol.serial=groups", "protocol.groups=[[z]]"], "'z' is not in the layout"),
+        (["layout.needles=[]"], r"layout\.needles is empty"),
+    ],
+)
+def test_plans_and_limits_that_cannot_be_are_refused(words, said):
+    with pytest.raises(InputError, match=said):
+        check.check(check.load(None, [*BLOCK[1:], *QUIET, NEEDLE, *words]))
 
 
 def test_a_quick_simulation_is_judged_and_kept(tmp_path):

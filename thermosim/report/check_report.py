@@ -215,7 +215,7 @@ def scene_meshes(check: PlanCheck, surfaces: Mapping[str, TriangleSurface]) -> l
     for tumor in check.tumors:
         assert check.anatomy is not None
         margin = weighed(tumor, check.anatomy).margin
-        meshes += [mesh for mesh in tumor_meshes(tumor, margin) if mesh.kind == "tumor"]
+        meshes += tumor_meshes(tumor, margin)
     if check.zone_surface is not None:
         meshes += zone_meshes(check.zone_surface, "estimated zone")
     for place in check.plan.places:
