@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from figures import Cases, findings
+from targets import Cases, findings
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

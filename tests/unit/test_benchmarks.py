@@ -231,7 +231,7 @@ def test_tables_and_pictures_come_from_a_record(
     assert f"{triad['median']:.3g} GB/s" in text
     assert "`advance_damage`" in text or "`next_stage`" in text
     # targets hold at full size only: a small run meets none
-    assert report.figures_table(joined).count("unmeasured") == len(benchmark("figures").FIGURES)
+    assert report.figures_table(joined).count("unmeasured") == len(benchmark("targets").FIGURES)
     rows = [
         {
             "edge": 16,
@@ -258,7 +258,7 @@ def test_tables_and_pictures_come_from_a_record(
 
 
 def test_figures_are_ratios_to_their_targets(benchmark: Callable[[str], ModuleType]) -> None:
-    figures = benchmark("figures")
+    figures = benchmark("targets")
     rows = [
         {"peer": "thermosim", "seconds": 4.0},
         {
