@@ -2,7 +2,8 @@
 
 The bytes of a launch are counted from the kernel's source and the arrays it is given: a field of the
 grid counts once if it is read, in as many neighbours as may be, and once if it is written. Tables by
-label and lists beside walls are too small to count.
+label and lists beside walls are too small to count. Kernels that run as one program on the CPU, tile by
+tile, share a cache: there a field counts once for all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 
 from measure import wait_for
 
-from thermosim.backends.base import Backend, KernelSignature, Layout
+from thermosim.backends.base import Backend, Call, KernelSignature, Layout
+from thermosim.backends.cpu_program import CpuProgram
 from thermosim.resources import kernel_directory
 
 
@@ -60,19 +62,39 @@ def bytes_per_cell(
     """Bytes per cell that a launch has to move; None if it also works on fields of another grid."""
     if not signature.has_grid:
         return None
-    whole = Layout((extent[0], extent[1], extent[2])).size
-    kinds = accesses(signature.source, signature.name)
-    touched: dict[tuple[int, bool], int] = {}
-    for (_, parameter), value in zip(signature.parameters, arguments[6:], strict=True):
-        if not value.ndim or value.size < extent[0] * extent[1] * extent[2]:
-            continue
-        if value.size != whole:
-            return None
-        access = kinds[parameter]
-        for is_write, happens in ((False, access.reads), (True, access.writes)):
-            if happens:  # an array given twice is moved once
-                touched[_address(value), is_write] = value.dtype.itemsize
-    return float(sum(touched.values()))
+    return _moved([(signature, arguments)], (extent[0], extent[1], extent[2]))
+
+
+def program_bytes_per_cell(calls: Sequence[Call], shape: tuple[int, int, int]) -> float:
+    """The same of a program whose fields pass through memory once, however many of its kernels use them.
+
+    A field counts as read if it is before the program has written it, and once as written.
+    """
+    on_grid = [c for c in calls if c.signature.has_grid and c.ratio == 1]
+    return _moved([(c.signature, c.arguments) for c in on_grid], shape) or 0.0
+
+
+def _moved(
+    launches: Sequence[tuple[KernelSignature, Sequence[Any]]], shape: tuple[int, int, int]
+) -> float | None:
+    """Bytes per cell of launches that share a cache; None where one works on fields of another grid."""
+    whole = Layout(shape).size
+    read: dict[int, int] = {}  # an array given twice is moved once
+    written: dict[int, int] = {}
+    for signature, arguments in launches:
+        kinds, now = accesses(signature.source, signature.name), {}
+        for (_, parameter), value in zip(signature.parameters, arguments[6:], strict=True):
+            if not value.ndim or value.size < shape[0] * shape[1] * shape[2]:
+                continue
+            if value.size != whole:
+                return None
+            place = _address(value)
+            if kinds[parameter].reads and place not in written:
+                read[place] = value.dtype.itemsize
+            if kinds[parameter].writes:
+                now[place] = value.dtype.itemsize
+        written |= now
+    return float(sum(read.values()) + sum(written.values()))
 
 
 def _address(array: Any) -> int:
@@ -112,12 +134,37 @@ class LaunchProfile:
     def __enter__(self) -> LaunchProfile:
         self._launch = self.backend._launch
         self.backend._launch = self._timed  # type: ignore[method-assign]
+        profile, self._run = self, CpuProgram.__call__
+
+        def timed(program: CpuProgram) -> None:
+            profile._timed_program(program)
+
+        CpuProgram.__call__ = timed  # type: ignore[method-assign]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         del self.backend._launch  # the class's own comes back
+        CpuProgram.__call__ = self._run  # type: ignore[method-assign]
+
+    def _timed_program(self, program: CpuProgram) -> None:
+        """A program of the CPU: one line for all its kernels, which share the time."""
+        calls = program._kept
+        names = list(dict.fromkeys(call.signature.name for call in calls))
+        entry = self.kernels.setdefault(" + ".join(names), KernelTime(calls[0].signature.source))
+        begun = time.perf_counter()
+        self._run(program)
+        taken = time.perf_counter() - begun
+        shape = next(call.extent for call in calls if call.signature.has_grid and call.ratio == 1)
+        cells = shape[0] * shape[1] * shape[2]
+        entry.seconds += taken
+        entry.launches += 1
+        entry.cells += cells
+        if cells >= COUNTED_CELLS:
+            entry.bytes += program_bytes_per_cell(calls, (shape[0], shape[1], shape[2])) * cells
+            entry.counted_cells += cells
+            entry.counted_seconds += taken
 
     def _timed(self, signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]) -> None:
         cells = 1
