@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bandwidth import Bandwidth
+from batch_cases import batch
 from heat_cases import heat_step, heat_step_boiling, heat_step_whole
 from measure import Quantity, Report, Setting
 from peer_cases import ablation_peers, heat_peers, potential_peers
@@ -39,6 +40,7 @@ CASES: dict[str, Callable[[Setting], Report]] = {
     "start": start,
     "spacing": spacing,
     "studies": studies,
+    "batch": batch,
     "threads": threads,
     "growth": growth,
 }

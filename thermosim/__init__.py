@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thermosim.batch import simulate_batch
     from thermosim.build import Case, Result, load_case, simulate
     from thermosim.commands.margin import MarginResult, measure_margin
     from thermosim.config_margin import MarginConfig
@@ -30,6 +31,7 @@ __all__ = [
     "load_case",
     "measure_margin",
     "simulate",
+    "simulate_batch",
 ]
 
 _HOME = {
@@ -40,6 +42,7 @@ _HOME = {
     "load_case": "build",
     "measure_margin": "commands.margin",
     "simulate": "build",
+    "simulate_batch": "batch",
 }
 
 

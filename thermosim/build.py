@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from thermosim import checks
-from thermosim.anatomy.anatomy import AnatomySource, TriangleSurface
+from thermosim.anatomy.anatomy import Anatomy, AnatomySource, TriangleSurface
 from thermosim.anatomy.grid import Grid, Vector
 from thermosim.applicators.electrode import Electrode
 from thermosim.applicators.layout import check_gaps, check_inside, electrodes_from, exposed_bounds
@@ -146,6 +146,11 @@ def case_from(settings: DictConfig) -> Case:
     return Case(config, plain)
 
 
+def case_within(settings: DictConfig) -> Case:
+    """The case among the keys of a larger composed configuration."""
+    return case_from(OmegaConf.masked_copy(settings, [entry.name for entry in fields(SimulationConfig)]))
+
+
 # ---------------------------------------------------------------------------- Case -> Problem
 
 
@@ -202,10 +207,40 @@ class Layout:
     grid: Grid
 
 
-def lay_out(case: Case) -> Layout:
+class Anatomies:
+    """Anatomies opened and laid on grids so far, for cases that share them."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, AnatomySource] = {}
+        self._on_grids: dict[tuple[Any, ...], Anatomy] = {}
+
+    def source(self, config: AnatomyConfig) -> AnatomySource:
+        """The patient or phantom, opened once."""
+        key = repr(config)
+        if key not in self._sources:
+            self._sources[key] = anatomy_source(config)
+        return self._sources[key]
+
+    def on_grid(self, case: Case, source: AnatomySource, grid: Grid) -> Anatomy:
+        """Its structures on a grid, with centre lines where blood is followed along them."""
+        vessels = case.config.vessels
+        groups = {s.vessel_group for s in source.structures if s.vessel_group is not None}
+        followed = tuple(sorted(g for g in groups if checks.needs_centre_lines(vessels, g)))
+        key = (repr(case.config.anatomy), grid, vessels.minimum_diameter_mm, followed)
+        if key not in self._on_grids:
+            anatomy = source.rasterize(grid, vessels.minimum_diameter_mm * MILLIMETRE)
+            lumens = [
+                replace(lumen, tree=source.vessel_tree(lumen.group)) if lumen.group in followed else lumen
+                for lumen in anatomy.lumens
+            ]
+            self._on_grids[key] = replace(anatomy, lumens=tuple(lumens))
+        return self._on_grids[key]
+
+
+def lay_out(case: Case, anatomies: Anatomies | None = None) -> Layout:
     """Open the anatomy, place the needles and the box, and check all that needs no fields."""
     config = case.config
-    source = anatomy_source(config.anatomy)
+    source = (anatomies or Anatomies()).source(config.anatomy)
     for structure in source.structures:
         checks.check_tissue_name(f"the tissue of {structure.name!r}", structure.tissue, config.tissue)
     together = config.protocol.serial == "none"
@@ -252,12 +287,16 @@ def _check_memory(case: Case, shape: tuple[int, int, int], n_electrodes: int) ->
     checks.check_memory(estimate_memory(shape, n_electrodes), shape, case.config.solver.memory_limit_gb)
 
 
-def build_problem(case: Case) -> tuple[Problem, AnatomySource]:
-    """Lay the anatomy on the grid: everything the simulation needs, and the source for pictures."""
+def build_problem(case: Case, anatomies: Anatomies | None = None) -> tuple[Problem, AnatomySource]:
+    """Lay the anatomy on the grid: everything the simulation needs, and the source for pictures.
+
+    `anatomies`: what cases that share an anatomy, or a grid too, have made of it.
+    """
     from thermosim.simulation import Problem
 
     config = case.config
-    layout = lay_out(case)
+    anatomies = anatomies or Anatomies()
+    layout = lay_out(case, anatomies)
     known = sorted({s.vessel_group for s in layout.source.structures if s.vessel_group is not None})
     for group in config.vessels.groups:
         if group not in known:
@@ -265,15 +304,10 @@ def build_problem(case: Case) -> tuple[Problem, AnatomySource]:
                 f"vessels.groups.{group}: this anatomy has no such group of vessels; "
                 + (f"it has {', '.join(known)}" if known else "it has no vessels")
             )
-    anatomy = layout.source.rasterize(layout.grid, config.vessels.minimum_diameter_mm * MILLIMETRE)
-    lumens = [
-        replace(lumen, tree=layout.source.vessel_tree(lumen.group))
-        if checks.needs_centre_lines(config.vessels, lumen.group)
-        else lumen
-        for lumen in anatomy.lumens
-    ]
-    notes = (*anatomy.notes, *_drive_notes(config, layout.electrodes))
-    anatomy = replace(anatomy, lumens=tuple(lumens), notes=notes)
+    anatomy = anatomies.on_grid(case, layout.source, layout.grid)
+    notes = _drive_notes(config, layout.electrodes)
+    if notes:
+        anatomy = replace(anatomy, notes=(*anatomy.notes, *notes))
     tumors = [structure.label for structure in anatomy.with_role("tumor")]
     if tumors and not np.isin(anatomy.labels, tumors).any():
         raise InputError(

@@ -29,6 +29,7 @@ HELP = """thermosim: radiofrequency ablation of liver tumours (a research tool, 
   thermosim calibrate [key=value ...]  perfusion, conductivity, coupling fitted to an observed zone
   thermosim fetch DATASET [--list]     download a public data set of anatomy
   thermosim doctor [key=value ...]     what works on this machine, and the memory a grid takes
+  thermosim study perturb [key=value ...]  how a plan's margin is spread when needles and tissue differ
   thermosim bench [CASE ...] [--peers] measure speed on this machine; --help lists the cases
   thermosim --version
   thermosim --help
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         "compare": _compare,
         "calibrate": _calibrate,
         "bench": _bench,
+        "study": _study,
     }
     if not words or words[0] in ("--help", "-h", "help"):
         print(HELP, end="")
@@ -213,6 +215,13 @@ def _check(words: list[str]) -> int:
 def _margin(words: list[str]) -> int:
     """`thermosim margin`."""
     from thermosim.commands.margin import command
+
+    return command(words)
+
+
+def _study(words: list[str]) -> int:
+    """`thermosim study`."""
+    from thermosim.commands.study import command
 
     return command(words)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -43,6 +44,18 @@ def electrodes_from(
         For a tumour, pattern or file that does not exist, a point that is not three numbers, a needle of
         no length, a name used twice, or two needles closer than `minimum_gap_mm`.
     """
+    needles, offset = _needles(layout, device, tumor_centers)
+    electrodes = tuple(part for needle in needles for part in _electrodes(needle, device, offset))
+    _check_names(electrodes)
+    if together:
+        check_gaps(electrodes, layout.minimum_gap_mm * MILLIMETRE)
+    return electrodes
+
+
+def _needles(
+    layout: LayoutConfig, device: ApplicatorConfig, tumor_centers: dict[str, Point]
+) -> tuple[list[NeedleConfig], Point]:
+    """Every needle in mm, and what its points are counted from [m, LPS]."""
     center = _reference_point(layout, tumor_centers)
     if layout.path is not None:
         needles = list(read_poses(layout.path, order=layout.order, coordinates=layout.coordinates))
@@ -50,12 +63,21 @@ def electrodes_from(
         needles = _ring(layout, device) if layout.pattern is not None else list(layout.needles)
     if not needles:
         raise InputError("layout.needles is empty and no layout.pattern is given; name at least one needle")
-    offset = center if layout.frame == "tumor" or layout.pattern is not None else np.zeros(3)
-    electrodes = tuple(part for needle in needles for part in _electrodes(needle, device, offset))
-    _check_names(electrodes)
-    if together:
-        check_gaps(electrodes, layout.minimum_gap_mm * MILLIMETRE)
-    return electrodes
+    return needles, center if layout.frame == "tumor" or layout.pattern is not None else np.zeros(3)
+
+
+def in_patient_frame(
+    layout: LayoutConfig, device: ApplicatorConfig, tumor_centers: dict[str, Point]
+) -> LayoutConfig:
+    """The same layout needle by needle, whatever pattern or file it came from; points in LPS mm."""
+    needles, offset = _needles(layout, device, tumor_centers)
+    moved = []
+    for needle in needles:
+        key = f"layout.needles[{needle.name}]"
+        target = _vector(needle.target_mm, f"{key}.target_mm") + offset / MILLIMETRE
+        entry = _vector(needle.entry_mm, f"{key}.entry_mm") + offset / MILLIMETRE
+        moved.append(replace(needle, target_mm=target.tolist(), entry_mm=entry.tolist()))
+    return replace(layout, frame="patient", pattern=None, path=None, needles=moved)
 
 
 def _reference_point(layout: LayoutConfig, tumor_centers: dict[str, Point]) -> Point:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from thermosim.backends.base import Backend
 from thermosim.errors import BackendError
 
-__all__ = ["Backend", "probe", "select"]
+__all__ = ["Backend", "n_devices", "probe", "select"]
 
 
 def select(name: str = "auto", threads: int = 0, device: int = 0) -> Backend:
@@ -25,6 +25,13 @@ def select(name: str = "auto", threads: int = 0, device: int = 0) -> Backend:
             raise BackendError(f"backend=cuda does not work here: {reason}; use backend=cpu or backend=auto")
         return cuda.CudaBackend(device)
     raise BackendError(f"unknown backend {name!r}; choose auto, cpu or cuda")
+
+
+def n_devices(name: str) -> int:
+    """How many devices of this kind are here: GPUs for ``cuda``, one for ``cpu``."""
+    from thermosim.backends import cuda
+
+    return cuda.n_devices() if name == "cuda" else 1
 
 
 def probe() -> list[dict[str, str | bool]]:

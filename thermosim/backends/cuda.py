@@ -33,6 +33,13 @@ def missing() -> str | None:
     return None
 
 
+def n_devices() -> int:
+    """How many GPUs this machine has."""
+    import cupy
+
+    return int(cupy.cuda.runtime.getDeviceCount())
+
+
 def launch_shape(
     signature: KernelSignature, extent: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -86,9 +93,9 @@ class CudaBackend(Backend):
         import cupy
 
         self._cupy = cupy
-        n_devices = cupy.cuda.runtime.getDeviceCount()
-        if not 0 <= device < n_devices:
-            raise BackendError(f"backend.device={device}, but this machine has {n_devices} GPU(s)")
+        count = n_devices()
+        if not 0 <= device < count:
+            raise BackendError(f"backend.device={device}, but this machine has {count} GPU(s)")
         cupy.cuda.Device(device).use()
         properties = cupy.cuda.runtime.getDeviceProperties(device)
         label = properties["name"]

@@ -26,13 +26,15 @@ NOTEWORTHY_VOLUME = 0.5e-6
 """Ablated volume outside the liver that is mentioned [m³]."""
 
 
-def assess(result: SimulationResult, damage: DamageConfig) -> Outcome:
+def assess(result: SimulationResult, damage: DamageConfig, criteria: Sequence[str] = CRITERIA) -> Outcome:
     """Zones by every criterion, margins of every tumour by the chosen one, and structures at risk.
 
     Parameters
     ----------
     result : what a simulation returned.
     damage : thresholds, and the criterion the margins use.
+    criteria : whose zones are wanted beside the chosen one's. Without "arrhenius_99" and "cem43" no note
+        can say that a stricter criterion gives a smaller zone.
 
     Raises
     ------
@@ -47,6 +49,8 @@ def assess(result: SimulationResult, damage: DamageConfig) -> Outcome:
     zones: dict[str, AblationZone] = {}
     level = zone_level_set(result, chosen, damage)
     for criterion in CRITERIA:
+        if criterion != chosen and criterion not in criteria:
+            continue
         if criterion == chosen:
             zones[criterion] = zone_from_level_set(
                 level, criterion, describe(criterion, damage), result.anatomy.grid, result.electrodes
@@ -119,9 +123,10 @@ def _caution_notes(
 ) -> list[str]:
     """What a reader of the verdict must know beside it."""
     anatomy, notes = result.anatomy, []
-    others = {name: zones[name].volume for name in ("arrhenius_99", "cem43") if name != chosen}
-    strictest = min(others, key=lambda name: others[name])
-    if others[strictest] < (1 - NOTEWORTHY_SHARE) * zones[chosen].volume:
+    stricter: tuple[str, ...] = ("arrhenius_99", "cem43")
+    others = {name: zones[name].volume for name in stricter if name != chosen and name in zones}
+    strictest = min(others, key=lambda name: others[name], default=chosen)
+    if others and others[strictest] < (1 - NOTEWORTHY_SHARE) * zones[chosen].volume:
         notes.append(
             f"the verdict's criterion ({chosen}) gives a zone of {1e6 * zones[chosen].volume:.0f} ml, "
             f"the stricter {strictest} only {1e6 * others[strictest]:.0f} ml; "

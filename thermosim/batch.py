@@ -1,0 +1,268 @@
+"""Many cases at once: anatomy laid on the grid once, cases spread over processor cores or GPUs.
+
+On the processor each case runs on one thread (`backend.threads`) in a worker process; small cases keep every
+core busy that way, without waiting for each other in every loop. Each GPU gets a process pinned to it.
+What a case returns does not depend on its neighbours: it is bit for bit what `simulate` returns with as many
+threads. Cases do not share launches: each chooses its own time steps.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from thermosim.anatomy.anatomy import Anatomy, TriangleSurface
+from thermosim.build import Anatomies, Case, Result, build_problem
+from thermosim.errors import BackendError, InputError, Interrupted, ThermosimError
+from thermosim.outcome.criteria import CRITERIA
+
+if TYPE_CHECKING:
+    from thermosim.backends.base import Backend
+    from thermosim.outcome.results import Outcome
+    from thermosim.simulation import Problem, SimulationResult
+
+Kept = TypeVar("Kept")
+
+Keep = Callable[["SimulationResult", "Outcome"], Kept]
+"""What to keep of a case, computed beside it; a function of a module, so that workers can find it."""
+
+QUEUED = 2
+"""Cases made ready for each worker: the one it runs, and the next."""
+
+
+@dataclass(frozen=True)
+class Finished(Generic[Kept]):
+    """One case of a batch that is done: its number, and what was kept or why it failed."""
+
+    number: int
+    kept: Kept | None
+    error: ThermosimError | None
+    anatomy: Anatomy | None = None
+
+
+def simulate_batch(cases: Sequence[Case], *, workers: int = 0) -> list[Result]:
+    """Simulate many cases side by side; results in the order of the cases.
+
+    Cases that differ in needles, tissue values or generator but share anatomy and grid share the work of
+    laying it on the grid: give them the same `grid.size_mm` and `grid.center_mm`. Every result holds all
+    its fields; `run_batch` keeps less.
+
+    Parameters
+    ----------
+    cases : from `load_case`.
+    workers : processes; 0: as many as cores (over `backend.threads`) or GPUs.
+
+    Raises
+    ------
+    ThermosimError
+        The error of the first case that fails.
+    """
+    anatomies = Anatomies()
+    surfaces: dict[int, dict[str, TriangleSurface]] = {}
+    found: dict[int, Result] = {}
+    for one in run_batch(cases, keep=_everything, workers=workers, anatomies=anatomies):
+        if one.error is not None:
+            raise one.error
+        assert one.kept is not None
+        run, outcome = one.kept
+        source = anatomies.source(cases[one.number].config.anatomy)
+        if id(source) not in surfaces:
+            surfaces[id(source)] = source.display_surfaces()
+        assert one.anatomy is not None
+        whole = replace(run, anatomy=one.anatomy)
+        found[one.number] = Result(cases[one.number], whole, outcome, surfaces[id(source)])
+    return [found[number] for number in range(len(cases))]
+
+
+def _everything(run: SimulationResult, outcome: Outcome) -> tuple[SimulationResult, Outcome]:
+    return replace(run, anatomy=ELSEWHERE), outcome
+
+
+ELSEWHERE: Any = None
+"""Stands for an anatomy that the other side has already."""
+
+
+def run_batch(
+    cases: Iterable[Case],
+    *,
+    keep: Keep[Kept],
+    workers: int = 0,
+    criteria: Sequence[str] = CRITERIA,
+    anatomies: Anatomies | None = None,
+) -> Iterator[Finished[Kept]]:
+    """Simulate cases side by side, and yield each as it ends, in any order.
+
+    A case that is refused or fails numerically is yielded with its error; the others go on.
+
+    Parameters
+    ----------
+    cases : may be made while others run.
+    keep : what is kept of each.
+    workers : processes; 0: as many as cores (over `backend.threads`) or GPUs.
+    criteria : whose zones are computed beside the chosen one's.
+    anatomies : shared with other batches of the same patient.
+
+    Raises
+    ------
+    InputError, BackendError
+        For a number of workers that makes no sense or does not fit into memory; when a worker dies.
+    """
+    anatomies = anatomies or Anatomies()
+    waiting = enumerate(cases)
+    first = next(waiting, None)
+    if first is None:
+        return
+    backend = first[1].config.backend
+    count = n_workers(first[1], workers)
+    jobs = _jobs(first, waiting, anatomies)
+    setting = (backend.name, max(1, backend.threads), backend.device)
+    if count == 1:
+        from thermosim.backends import select
+
+        here = select(*setting)
+        for job in jobs:
+            if isinstance(job, Finished):
+                yield job
+            else:
+                whole = replace(job.problem, anatomy=job.anatomy)
+                yield _collected(job, partial(_run, whole, here, keep, criteria))
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would share OpenMP's threads
+    ranks = context.SimpleQueue()
+    for rank in range(count):
+        ranks.put(rank)
+    pool = ProcessPoolExecutor(count, context, _begin, (ranks, setting, keep, tuple(criteria)))
+    running: dict[Future[Kept], _Job] = {}
+    more = True
+    try:
+        while more or running:
+            while more and len(running) < QUEUED * count:
+                job_or_end = next(jobs, None)
+                if job_or_end is None:
+                    more = False
+                elif isinstance(job_or_end, Finished):
+                    yield job_or_end
+                else:
+                    job = job_or_end
+                    sent = pool.submit(_work, job.number, job.problem, job.token, job.packed)
+                    running[sent] = job
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield _collected(running.pop(future), future.result)
+    except BrokenProcessPool as error:
+        raise BackendError(
+            "a worker of the batch died, perhaps for want of memory; use fewer workers or a coarser grid"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def n_workers(case: Case, wanted: int) -> int:
+    """Processes for a batch of cases like this one.
+
+    Raises
+    ------
+    InputError
+        When so many are not to be had, or not at this size.
+    """
+    from thermosim.backends import n_devices, select
+    from thermosim.checks import check_memory
+    from thermosim.simulation import estimate_memory
+
+    backend = case.config.backend
+    if wanted < 0:
+        raise InputError(f"workers={wanted} must be 0 (as many as fit) or more")
+    device = select(backend.name, max(1, backend.threads), backend.device)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = n_devices("cuda") if device.name == "cuda" else max(1, cores // max(1, backend.threads))
+    count = wanted or most
+    if device.name == "cpu":
+        from thermosim.build import lay_out_box
+
+        shape, n_electrodes = lay_out_box(case)
+        check_memory(count * estimate_memory(shape, n_electrodes), shape, case.config.solver.memory_limit_gb)
+    return count
+
+
+# ---------------------------------------------------------------------------- here
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A problem ready to be run; `packed`: its anatomy for workers, the same bytes for all that share it."""
+
+    number: int
+    problem: Problem
+    anatomy: Anatomy
+    token: int
+    packed: bytes
+
+
+def _jobs(
+    first: tuple[int, Case], others: Iterator[tuple[int, Case]], anatomies: Anatomies
+) -> Iterator[_Job | Finished[Any]]:
+    """Problems of all cases; a case that is refused is finished already."""
+    packed: dict[tuple[Any, ...], tuple[int, bytes]] = {}
+    case: tuple[int, Case] | None = first
+    while case is not None:
+        try:
+            problem, _ = build_problem(case[1], anatomies)
+        except ThermosimError as error:
+            yield Finished(case[0], None, error)
+        else:
+            anatomy = problem.anatomy
+            # cases of one grid have these in common; `anatomies` keeps them, so that no other gets their ids
+            key = (id(anatomy.labels), id(anatomy.lumens), anatomy.notes)
+            if key not in packed:
+                packed[key] = (len(packed), pickle.dumps(anatomy, protocol=pickle.HIGHEST_PROTOCOL))
+            yield _Job(case[0], replace(problem, anatomy=ELSEWHERE), anatomy, *packed[key])
+        case = next(others, None)
+
+
+def _collected(job: _Job, work: Callable[[], Kept]) -> Finished[Kept]:
+    """A case that has ended; only what stops the whole batch is raised."""
+    try:
+        return Finished(job.number, work(), None, job.anatomy)
+    except Interrupted:
+        raise
+    except ThermosimError as error:
+        return Finished(job.number, None, error, job.anatomy)
+
+
+# ---------------------------------------------------------------------------- in a worker
+
+_worker: dict[str, Any] = {}
+_unpacked: dict[int, Anatomy] = {}
+
+
+def _begin(ranks: Any, setting: tuple[str, int, int], keep: Any, criteria: tuple[str, ...]) -> None:
+    """Make a worker ready: its device for good, what to keep of each case."""
+    from thermosim.backends import n_devices, select
+
+    name, threads, _ = setting
+    rank = ranks.get()
+    device = rank % n_devices(name) if name == "cuda" else 0
+    _worker.update(backend=select(name, threads, device), keep=keep, criteria=criteria)
+
+
+def _work(number: int, problem: Problem, token: int, packed: bytes) -> Any:
+    """Run one case; its anatomy, made by this program's other half, is unpacked once."""
+    if token not in _unpacked:
+        _unpacked.clear()
+        _unpacked[token] = pickle.loads(packed)
+    whole = replace(problem, anatomy=_unpacked[token])
+    return _run(whole, _worker["backend"], _worker["keep"], _worker["criteria"])
+
+
+def _run(problem: Problem, backend: Backend, keep: Keep[Kept], criteria: Sequence[str]) -> Kept:
+    from thermosim import simulation
+    from thermosim.outcome.assess import assess
+
+    run = simulation.run(problem, backend)
+    return keep(run, assess(run, problem.damage, criteria))
