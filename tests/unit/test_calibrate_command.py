@@ -41,23 +41,21 @@ LIVER = "tissue.tissues.liver"
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """Zone and log of the bench with perfusion and σ that the case does not have, with 2 % noise."""
+    """Zones at 28 and 24 W, and a log, of a perfusion and σ that the case does not have, with 2 % noise."""
     folder = tmp_path_factory.mktemp("seen")
-    case = build.load_case(
-        None,
-        [
-            *BENCH,
-            f"{LIVER}.perfusion_rate={TRUTH['perfusion']}",
-            f"{LIVER}.electrical_conductivity={TRUTH['conductivity']}",
-            f"protocol.generator.coupling_efficiency={TRUTH['coupling']}",
-        ],
-    )
-    problem, _ = build.build_problem(case)
-    result = simulation.run(problem, select("cpu", 1))
-    level = zone_level_set(result, "arrhenius", case.config.damage)
-    assert level is not None
+    truth = [
+        f"{LIVER}.perfusion_rate={TRUTH['perfusion']}",
+        f"{LIVER}.electrical_conductivity={TRUTH['conductivity']}",
+        f"protocol.generator.coupling_efficiency={TRUTH['coupling']}",
+    ]
     grid = Grid.box((0.0, 0.0, 0.0), (48, 48, 48), 1.2e-3)
-    write_zone(folder / "zone.nii.gz", level.on(grid) > 0, grid)
+    for power in (24, 28):
+        case = build.load_case(None, [*BENCH, *truth, f"protocol.generator.power={power}"])
+        problem, _ = build.build_problem(case)
+        result = simulation.run(problem, select("cpu", 1))
+        level = zone_level_set(result, "arrhenius", case.config.damage)
+        assert level is not None
+        write_zone(folder / f"zone_{power}.nii.gz", level.on(grid) > 0, grid)
     noise = np.random.default_rng(1).normal(size=len(result.traces.time))
     impedance = at_the_clamps(result.traces)["impedance_ohm"] * np.exp(0.02 * noise)
     rows = [f"{t:.1f},{z:.3f}" for t, z in zip(result.traces.time, impedance, strict=True) if np.isfinite(z)]
@@ -78,7 +76,7 @@ def bench(seen: Path, out: Path) -> list[str]:
         "case=null",
         f"overrides=[{quoted}]",
         "spacing_mm=null",
-        f"observation={seen / 'zone.nii.gz'}",
+        f"observation={seen / 'zone_28.nii.gz'}",
         f"output.directory={out}",
         f"parameters.perfusion.keys=[{LIVER}.perfusion_rate]",
         f"parameters.conductivity.keys=[{LIVER}.electrical_conductivity]",
@@ -115,14 +113,25 @@ def test_a_twin_experiment_gives_its_values_back(seen, tmp_path):
 
 
 def test_the_zone_alone_does_not_tell_conductivity(seen, tmp_path, capfd):
-    """At constant power σ hardly moves the zone: it is reported as not told, and kept where it was."""
-    words = [*bench(seen, tmp_path / "out"), "~parameters.coupling", "output.report=false"]
-    assert run(*words) == 0
+    """At constant power σ hardly moves the zone: it is reported as not told, and kept where it was.
+
+    Perfusion is told, and a whole treatment that was held out is met better than before.
+    """
+    zones = [seen / f"zone_{power}.nii.gz" for power in (28, 24)]
+    treatments = (
+        f"[{{name: first, observation: {zones[0]}}},{{name: second, observation: {zones[1]}, held_out: true, "
+        "overrides: ['protocol.generator.power=24']}]"
+    )
+    words = [word for word in bench(seen, tmp_path / "out") if not word.startswith("observation=")]
+    assert run(*words, f"treatments={treatments}", "~parameters.coupling", "output.report=false") == 0
     found = json.loads((tmp_path / "out" / "calibration.json").read_text())
     one = found["parameters"]["conductivity"]
     assert (one["status"], one["value"], one["ended_at"]) == ("not_told", None, 0.2)
     assert found["kept"] == [f"{LIVER}.electrical_conductivity=0.2"]
     assert found["parameters"]["perfusion"]["status"] == "fitted"
+    before, after = (found["treatments"][1][when]["held_out"]["zone"] for when in ("before", "after"))
+    assert found["treatments"][1]["before"]["fitted"] == {}
+    assert after["rms_mm"] < 0.7 * before["rms_mm"]  # σ, 30 % off, is left there
     assert "conductivity: not told by the data" in capfd.readouterr().out
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import pyvista as pv
+from dicom_cases import write_rtstruct, write_series
 
 from thermosim import cli
 from thermosim.anatomy.grid import Grid
@@ -98,6 +100,34 @@ def test_masks_alone_and_a_tumor_of_its_own(tmp_path):
     assert summary["zones"]["mask"]["relative_volume_error"] == pytest.approx((14 / 12) ** 3 - 1, abs=0.03)
     assert summary["tumors"][0]["minimal_ablative_margin_error_mm"] == pytest.approx(5.0, abs=0.5)
     assert not (out / "report.html").exists()
+
+
+def test_a_mesh_against_contours_on_a_ct(tmp_path):
+    """STL planned, RTSTRUCT drawn on the control CT: balls of 14 and 13 mm, 2 mm apart."""
+    center = np.array([0.0, -120.0, 430.0])
+    planned = pv.Sphere(radius=14.0, center=(2.0, -120.0, 430.0), theta_resolution=60, phi_resolution=60)
+    planned.save(tmp_path / "plan.stl")
+    write_series(tmp_path / "ct", np.zeros((60, 70, 24), np.int16))
+    contours = []
+    for z in 400.0 + 2.5 * np.arange(24):
+        ring = 13.0**2 - (z - center[2]) ** 2
+        if ring > 1.0:
+            turn = np.linspace(0, 2 * np.pi, 80, endpoint=False)
+            round_ = np.sqrt(ring) * np.column_stack([np.cos(turn), np.sin(turn), 0 * turn])
+            contours.append(np.array([center[0], center[1], z]) + round_)
+    write_rtstruct(tmp_path / "zone.dcm", {"ablation": contours})
+    words = [f"prediction={tmp_path / 'plan.stl'}", f"observation={tmp_path / 'zone.dcm'}"]
+    out = tmp_path / "out"
+    assert compare(*words, f"observation_ct={tmp_path / 'ct'}", f"output.directory={out}") == 0
+    summary = json.loads((out / "summary.json").read_text())
+    zone = summary["zones"]["mask"]
+    assert zone["center_shift_lps_mm"] == pytest.approx([2.0, 0.0, 0.0], abs=0.15)
+    assert zone["volume_error_ml"] == pytest.approx(4 / 3 * np.pi * (1.4**3 - 1.3**3), abs=0.4)
+    # planes 2.5 mm apart: the contours end up to half of that below the poles
+    assert zone["maximal_distance_mm"] == pytest.approx(3.0, abs=0.8)
+    text = (out / "report.html").read_text() + json.dumps(summary)
+    assert "Doe^" not in text
+    assert "1.2.826" not in text
 
 
 def test_what_is_refused(run, tmp_path, capfd):

@@ -88,6 +88,7 @@ class Treatment:
     case: build.Case
     problem: Problem
     seen: ObservedTreatment
+    held_out: bool
 
 
 def run_calibration(config: CalibrateConfig, *, say_progress: bool = False) -> CalibrationResult:
@@ -115,7 +116,8 @@ def run_calibration(config: CalibrateConfig, *, say_progress: bool = False) -> C
     before = model(np.array([unknown.start for unknown in unknowns]))
     for one, prediction in zip(seen, before, strict=True):
         check_start(one, prediction)
-    independent = n_independent(seen, weights)
+    fitted = [treatment.seen for treatment in treatments if not treatment.held_out]
+    independent = n_independent(fitted, weights)
     if independent < len(unknowns):
         raise InputError(
             f"the fitted data stand for {independent:.1f} independent readings, fewer than the "
@@ -125,7 +127,7 @@ def run_calibration(config: CalibrateConfig, *, say_progress: bool = False) -> C
         )
 
     def misfit(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return residuals(seen, model(values), weights)
+        return residuals(fitted, model(values, fitted_only=True), weights)
 
     fit = config.fit
     found = calibrate(
@@ -163,13 +165,19 @@ class _Model:
     ) -> None:
         self.config, self.treatments, self.backend, self.talk = config, treatments, backend, talk
         self.n_runs = 0
-        self._known: dict[bytes, list[Prediction]] = {}
+        self._known: dict[tuple[int, bytes], Prediction] = {}
 
-    def __call__(self, values: NDArray[np.float64]) -> list[Prediction]:
-        key = np.round(np.log(values), 12).tobytes()
-        if key not in self._known:
-            self._known[key] = [self._predict(treatment, values) for treatment in self.treatments]
-        return self._known[key]
+    def __call__(self, values: NDArray[np.float64], fitted_only: bool = False) -> list[Prediction]:
+        """Predictions of all treatments, or of those that are fitted."""
+        found = []
+        for number, treatment in enumerate(self.treatments):
+            if fitted_only and treatment.held_out:
+                continue
+            key = (number, np.round(np.log(values), 12).tobytes())
+            if key not in self._known:
+                self._known[key] = self._predict(treatment, values)
+            found.append(self._known[key])
+        return found
 
     def _predict(self, treatment: Treatment, values: NDArray[np.float64]) -> Prediction:
         named = dict(zip(self.config.parameters, values.tolist(), strict=True))
@@ -398,7 +406,7 @@ def _treatment(config: CalibrateConfig, one: TreatmentConfig, case: build.Case) 
             make(q, log.time, log.readings[q], share=config.held_out.log_share, whole=one.held_out)
             for q in config.residuals.log_quantities
         ]
-    return Treatment(case, problem, ObservedTreatment(one.name, zone, tuple(logs)))
+    return Treatment(case, problem, ObservedTreatment(one.name, zone, tuple(logs)), one.held_out)
 
 
 def _observation(config: CalibrateConfig, one: TreatmentConfig) -> LevelSet | None:

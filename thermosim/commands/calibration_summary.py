@@ -27,6 +27,9 @@ from thermosim.study.calibration_data import (
 
 FORMAT = "thermosim-calibration/1"
 
+NO_BETTER = 0.95
+"""A held-out error that is left so large a share of what it was has not improved."""
+
 
 @dataclass(frozen=True)
 class CalibrationResult:
@@ -55,6 +58,7 @@ def calibration_summary(result: CalibrationResult, title: str) -> dict[str, Any]
     found = result.calibration
     names = [estimate.unknown.name for estimate in found.estimates]
     anonymizer = Anonymizer({})
+    treatments = [_treatment(result, number) for number in range(len(result.treatments))]
     fitted = [s for e in found.estimates if e.status != "not_told" for s in result.overrides[e.unknown.name]]
     kept = [s for e in found.estimates if e.status == "not_told" for s in result.overrides[e.unknown.name]]
     case = [anonymizer.text(word) for word in result.case_overrides]
@@ -101,7 +105,7 @@ def calibration_summary(result: CalibrationResult, title: str) -> dict[str, Any]
                     for one, other, value in found.confounded
                 ],
             },
-            "treatments": [_treatment(result, number) for number in range(len(result.treatments))],
+            "treatments": treatments,
             "weights": {
                 "zone_sd_mm": 1e3 * result.weights.zone_sd,
                 "zone_correlation_mm": 1e3 * result.weights.zone_correlation,
@@ -109,7 +113,7 @@ def calibration_summary(result: CalibrationResult, title: str) -> dict[str, Any]
                 "log_correlation_s": result.weights.log_correlation,
             },
             "versions": versions(),
-            "notes": _notes(found),
+            "notes": [*_notes(found), *_held_out_notes(treatments)],
         }
     )
 
@@ -186,6 +190,22 @@ def _notes(found: Calibration) -> list[str]:
     return notes
 
 
+def _held_out_notes(treatments: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A fit that does not help where it was not fitted."""
+    notes = []
+    for treatment in treatments:
+        for name, after in treatment["after"]["held_out"].items():
+            key = "rms_mm" if name == "zone" else "rms_log_ratio"
+            before = treatment["before"]["held_out"].get(name)
+            if before is not None and after[key] > NO_BETTER * before[key]:
+                notes.append(
+                    f"{treatment['name']}: the held-out part of {name} is met no better than before; "
+                    "the values "
+                    "are not confirmed"
+                )
+    return notes
+
+
 def closing_lines(summary: Mapping[str, Any]) -> list[str]:
     """What the command says at its end."""
     lines = []
@@ -205,6 +225,7 @@ def closing_lines(summary: Mapping[str, Any]) -> list[str]:
                     f"{before[quantity][key]:.3g} → "
                     f"{after[quantity][key]:.3g}{unit}"
                 )
+    lines += [f"caution: {note}" for note in summary["notes"]]
     return [*lines, f"to use it: {summary['command']}"]
 
 

@@ -205,7 +205,7 @@ def _ratios(log: ObservedLog, prediction: Prediction) -> Real:
 
 def log_difference(log: ObservedLog, prediction: Prediction) -> tuple[Real, Bools]:
     """Mean of ln(simulated / measured) over each interval, 0 where it has none, and which have one."""
-    number = ((log.time - log.time[0]) / log.interval + 1e-9).astype(int)
+    number = _number(log)
     ratio = _ratios(log, prediction)
     good = np.isfinite(ratio)
     n = int(number[-1]) + 1
@@ -214,9 +214,14 @@ def log_difference(log: ObservedLog, prediction: Prediction) -> tuple[Real, Bool
     return total / np.maximum(count, 1), count > 0
 
 
+def _number(log: ObservedLog) -> NDArray[np.int64]:
+    """The interval that each reading falls into."""
+    return np.asarray((log.time - log.time[0]) / log.interval + 1e-9, dtype=np.int64)
+
+
 def _held(log: ObservedLog) -> Bools:
     """Which intervals of a log are held out."""
-    n = int((log.time[-1] - log.time[0]) / log.interval + 1e-9) + 1
+    n = int(_number(log)[-1]) + 1
     middle = log.time[0] + (np.arange(n) + 0.5) * log.interval
     return np.asarray(middle > log.held_out_from)
 
@@ -250,7 +255,8 @@ def n_independent(treatments: Sequence[ObservedTreatment], weights: Weights) -> 
         if treatment.zone is not None:
             total += float(treatment.zone.areas[~treatment.zone.held_out].sum()) / weights.zone_correlation**2
         for log in treatment.logs:
-            total += float((~_held(log)).sum()) * log.interval / weights.log_correlation
+            read = np.bincount(_number(log), minlength=len(_held(log))) > 0
+            total += float((read & ~_held(log)).sum()) * log.interval / weights.log_correlation
     return total
 
 
