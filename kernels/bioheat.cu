@@ -13,10 +13,13 @@
 // 2 k (T − T_border) [W/m] over a row's faces on the border: `faces` along each cell, and one at either end.
 DEVICE float border_flow(Index row, int nz, float faces, const float* T, const float* k, float border) {
   const Index last = row + nz - 1;
+  row_barrier();  // all lanes read the row's ends, whose own lanes write k before and after
   float flow = 0.0f;
   if (faces > 0.0f)
     FOR_EACH_IN_ROW(p, reduction(+ : flow)) flow += faces * k[p] * (T[p] - border);
-  return 2.0f * (row_sum(flow) + k[row] * (T[row] - border) + k[last] * (T[last] - border));
+  const float ends = k[row] * (T[row] - border) + k[last] * (T[last] - border);
+  row_barrier();
+  return 2.0f * (row_sum(flow) + ends);
 }
 
 // Per step: k(T) of every cell, and W as perfusion stops, both of the middle of the coming step, where u

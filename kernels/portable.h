@@ -82,6 +82,9 @@ DEVICE Real row_max(Real value) {
 // Whether it holds anywhere in the row.
 DEVICE bool row_any(bool condition) { return __any_sync(0xffffffffu, condition); }
 
+// Between accesses to one cell by different lanes of a row, which sums and votes do not order.
+DEVICE void row_barrier() { __syncwarp(); }
+
 template <class Real>
 DEVICE void store(double* where, Real value) {
   if (threadIdx.x == 0) *where = value;
@@ -177,6 +180,7 @@ DEVICE Real row_sum(Real value) { return value; }
 template <class Real>
 DEVICE Real row_max(Real value) { return value; }
 DEVICE bool row_any(bool condition) { return condition; }
+DEVICE void row_barrier() {}
 template <class Real>
 DEVICE void store(double* where, Real value) { *where = value; }
 

@@ -346,6 +346,8 @@ def simulate(
     callbacks: Sequence[Progress] = (),
     directory: str | Path | None = None,
     resume: bool = False,
+    turn: int = 0,
+    announce: Callable[[str], None] | None = None,
 ) -> Result:
     """Simulate one case.
 
@@ -355,6 +357,8 @@ def simulate(
     callbacks : called with the progress during the run.
     directory : where checkpoints go, so that the run can be resumed; None keeps none.
     resume : go on from the checkpoint in `directory`.
+    turn : number of the job among those side by side, by which `backend.device=-1` shares out GPUs.
+    announce : told which backend was chosen, before anything heavy.
 
     Raises
     ------
@@ -367,14 +371,16 @@ def simulate(
     """
     from thermosim import simulation
     from thermosim.anatomy.dicom_series import series_geometry
-    from thermosim.backends import select
+    from thermosim.backends import choice, select
     from thermosim.report.dicom_seg import check_source
     from thermosim.report.generator_log import read_generator_log
 
     config = case.config
     path = config.output.generator_log_file
     log = None if path is None else read_generator_log(path)
-    backend = select(config.backend.name, config.backend.threads, config.backend.device)
+    backend = select(config.backend.name, config.backend.threads, config.backend.device, turn)
+    if announce is not None:
+        announce(choice(config.backend.name, backend))
     problem, source = build_problem(case)
     if config.output.dicom_source_directory is not None:
         series = Path(config.output.dicom_source_directory).expanduser()

@@ -150,7 +150,7 @@ def check_case(config: SimulationConfig) -> None:
         _within(f"layout.needles[{needle.name}].rotation_deg", needle.rotation_deg, -360.0, 360.0, "°")
     _one_of("backend.name", config.backend.name, ("auto", "cpu", "cuda"))
     _within("backend.threads", config.backend.threads, 0, 4096)
-    _within("backend.device", config.backend.device, 0, 1024)
+    _within("backend.device", config.backend.device, -1, 1024)
 
 
 def _check_grid(grid: GridConfig) -> None:

@@ -99,7 +99,8 @@ def _job(job: Job) -> int:
     """One job: a whole simulation in its own output directory."""
     from thermosim import build
 
-    _run(build.case_from(job.settings), job.directory, label=job.label, quiet=job.quiet)
+    case = build.case_from(job.settings)
+    _run(case, job.directory, label=job.label, quiet=job.quiet, turn=job.number)
     return 0
 
 
@@ -112,13 +113,22 @@ def _resume(directory: Path) -> int:
     return 0
 
 
-def _run(case: Any, directory: Path, *, label: str = "", quiet: bool = False, resume: bool = False) -> None:
+def _run(
+    case: Any, directory: Path, *, label: str = "", quiet: bool = False, resume: bool = False, turn: int = 0
+) -> None:
     """Simulate one case, write its outputs and say where they lie."""
     from thermosim import build
 
     try:
         with progress_bar(case.config.output.progress and not quiet) as callback:
-            result = build.simulate(case, callbacks=[callback], directory=directory, resume=resume)
+            result = build.simulate(
+                case,
+                callbacks=[callback],
+                directory=directory,
+                resume=resume,
+                turn=turn,
+                announce=lambda text: say(iter([text]), label),
+            )
     except Interrupted as error:
         raise Interrupted(f"{error}; go on with: thermosim simulate resume={directory}") from error
     except NumericalError as error:

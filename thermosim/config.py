@@ -376,7 +376,7 @@ class BackendConfig:
 
     name: str = "auto"  # auto | cpu | cuda
     threads: int = 0  # 0: all cores
-    device: int = 0  # CUDA device
+    device: int = 0  # CUDA device; -1: the GPUs in turn, by the number of the job in a sweep
 
 
 @dataclass

@@ -22,11 +22,13 @@ class Traffic:
     """Loads or stores in one space: warps' requests, bytes asked for, and what serves them.
 
     `sectors`: 32-byte pieces of global memory, or, in shared memory, passes over its banks; `ideal` is
-    how many passes it would be without conflicts.
+    how many passes it would be without conflicts. `used`: bytes of the sectors that somebody asked for; of an
+    instruction whose threads ask for the same bytes no more than its sectors hold.
     """
 
     requests: int = 0
     bytes: int = 0
+    used: int = 0
     sectors: int = 0
     ideal: int = 0
 
@@ -43,6 +45,7 @@ class Traffic:
     def add(self, counts: NDArray[np.int64]) -> None:
         self.requests += int(counts[REQUESTS])
         self.bytes += int(counts[BYTES])
+        self.used += min(int(counts[BYTES]), SECTOR * int(counts[SECTORS]))
         self.sectors += int(counts[SECTORS])
         self.ideal += int(counts[IDEAL])
 
@@ -75,11 +78,10 @@ class Statistics:
 
     @property
     def global_efficiency(self) -> float:
-        """Bytes asked of global memory over those of the sectors moved, loads and stores together."""
-        both = Traffic()
-        for part in (self.global_load, self.global_store):
-            both.bytes, both.sectors = both.bytes + part.bytes, both.sectors + part.sectors
-        return both.efficiency
+        """Bytes used over those of the sectors moved, loads and stores of global memory together."""
+        parts = (self.global_load, self.global_store)
+        sectors = sum(part.sectors for part in parts)
+        return sum(part.used for part in parts) / (SECTOR * sectors) if sectors else 1.0
 
 
 def count_global(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thermosim.backends import cpu, cuda, probe, select
+from thermosim.backends import IN_TURN, choice, cpu, cuda, probe, select
 from thermosim.backends.base import Layout, kernel_signatures, read_signatures
 from thermosim.errors import BackendError
 
@@ -251,3 +251,25 @@ def test_cuda_blocks_cover_every_cell(name: str) -> None:
         assert blocks[0] * threads[1] >= 13 * 9
     else:
         assert total[0] >= 1001
+
+
+def test_auto_says_what_it_chose_and_why_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "missing", lambda: "no CUDA GPU or driver found")
+    backend = select("auto", 1)
+    assert choice("auto", backend) == f"backend cpu: {backend.device} (no GPU: no CUDA GPU or driver found)"
+    assert choice("cpu", backend) == f"backend cpu: {backend.device}"
+
+
+def test_jobs_take_the_gpus_in_turn(nvrtc: None) -> None:
+    from ptx import stand_in
+
+    with stand_in.installed():
+        stand_in.runtime.count = 3
+        chosen = []
+        for job in range(5):
+            backend = select("cuda", device=IN_TURN, turn=job)
+            chosen.append(stand_in.runtime.current)
+        assert chosen == [0, 1, 2, 0, 1]
+        assert choice("auto", backend).startswith("backend cuda: PTX interpreter")
+        with pytest.raises(BackendError, match=r"backend\.device=3, but this machine has 3"):
+            select("cuda", device=3)

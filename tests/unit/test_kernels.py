@@ -8,16 +8,15 @@ terms t errs by a few EPSILON · Σ|t|, however much of it cancels.
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from gpu_path import GpuPath
 from numpy.typing import NDArray
+from ptx import Checks
 
 from thermosim.backends import select
 from thermosim.backends.base import Backend, Layout, kernel_signatures
@@ -178,42 +177,13 @@ def test_oracles_held_on_a_gpu_too() -> None:
     assert "cuda" in DEVICES
 
 
-INTERPRETER = Path(__file__).resolve().parents[3] / "shared" / "tools" / "ptxrun"
-PROGRAM = """
-import sys
-sys.path[:0] = sys.argv[1:]
-import fakecupy
-fakecupy.install()
-import numpy as np
-from test_kernels import ORACLES, Bench
-from thermosim.backends.base import Layout
-from thermosim.backends.cuda import CudaBackend
-backend = CudaBackend(0)
-for shape in ((5, 3, 9), (7, 4, 71)):  # one pass of a warp along a row, and three
-    for name, check in ORACLES.items():
-        try:
-            check(Bench(backend, Layout(shape), np.random.default_rng(1), set()))
-        except Exception as error:
-            print(f"{name} on {shape}: {type(error).__name__}: {error}")
-"""
-
-
-def test_oracles_hold_for_the_cuda_code() -> None:
-    # compiled by NVRTC, executed by an interpreter that checks every access; it stands beside the
-    # checkout or this is skipped. In a process of its own, because it replaces the module cupy.
-    if not INTERPRETER.is_dir():
-        pytest.skip(f"no PTX interpreter beside this checkout ({INTERPRETER})")
-    pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC is not installed (extra 'test')")
-    here = Path(__file__).resolve().parent
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(INTERPRETER), str(here), str(here.parent)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout == ""
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(5, 3, 9), (7, 4, 71)])  # one pass of a warp along a row, and three
+@pytest.mark.parametrize("kernel", sorted(kernel_signatures()))
+def test_oracles_hold_for_the_cuda_code(kernel: str, shape: tuple[int, int, int], gpu_path: GpuPath) -> None:
+    if gpu_path.watch is not None:
+        gpu_path.watch.checks = Checks(races=True, initialised=True)
+    ORACLES[kernel](Bench(gpu_path.backend, Layout(shape), np.random.default_rng(1), set()))
 
 
 # ---------------------------------------------------------------------------- electric potential

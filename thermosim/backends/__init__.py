@@ -5,12 +5,17 @@ from __future__ import annotations
 from thermosim.backends.base import Backend
 from thermosim.errors import BackendError
 
-__all__ = ["Backend", "n_devices", "probe", "select"]
+__all__ = ["IN_TURN", "Backend", "choice", "n_devices", "probe", "select"]
 
 
-def select(name: str = "auto", threads: int = 0, device: int = 0) -> Backend:
+IN_TURN = -1
+"""As `device`: the GPUs of the machine in turn."""
+
+
+def select(name: str = "auto", threads: int = 0, device: int = 0, turn: int = 0) -> Backend:
     """The backend called `name`: ``cpu``, ``cuda`` or ``auto`` (a GPU if one works, else the CPU).
 
+    With `device` `IN_TURN` jobs that run side by side share out the GPUs by their numbers, `turn`.
     Raises `BackendError` if the one asked for does not work here; nothing falls back silently.
     """
     from thermosim.backends import cpu, cuda
@@ -23,7 +28,7 @@ def select(name: str = "auto", threads: int = 0, device: int = 0) -> Backend:
         reason = cuda.missing()
         if reason is not None:
             raise BackendError(f"backend=cuda does not work here: {reason}; use backend=cpu or backend=auto")
-        return cuda.CudaBackend(device)
+        return cuda.CudaBackend(turn % cuda.n_devices() if device == IN_TURN else device)
     raise BackendError(f"unknown backend {name!r}; choose auto, cpu or cuda")
 
 
@@ -32,6 +37,14 @@ def n_devices(name: str) -> int:
     from thermosim.backends import cuda
 
     return cuda.n_devices() if name == "cuda" else 1
+
+
+def choice(name: str, backend: Backend) -> str:
+    """What was chosen, in one line; why no GPU was, where ``auto`` might have taken one."""
+    from thermosim.backends import cuda
+
+    why = f" (no GPU: {cuda.missing()})" if name == "auto" and backend.name == "cpu" else ""
+    return f"backend {backend.name}: {backend.device}{why}"
 
 
 def probe() -> list[dict[str, str | bool]]:

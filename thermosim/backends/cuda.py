@@ -78,8 +78,10 @@ class _Recorded:
                 stream.begin_capture()
                 try:
                     self.launches()
-                finally:
-                    self._graph = stream.end_capture()
+                except BaseException:
+                    stream.end_capture()  # half a recording is none
+                    raise
+                self._graph = stream.end_capture()
         self._graph.launch()
 
 

@@ -1,7 +1,7 @@
 """Compiles every kernel with NVRTC for real architectures, without a GPU or driver.
 
-`python -m thermosim.backends.nvrtc --check` is what continuous integration runs: it fails on a
-kernel that does not compile or spills registers, and prints registers and spills per kernel.
+`python -m thermosim.backends.nvrtc --check` is what continuous integration runs: it fails on a kernel that
+does not compile, spills registers or needs a stack, and prints what each needs.
 """
 
 from __future__ import annotations
@@ -22,16 +22,30 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 _FUNCTION = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _REGISTERS = re.compile(r"Used (\d+) registers")
+_SHARED = re.compile(r"(\d+) bytes smem")
 
 
 @dataclass(frozen=True)
 class KernelReport:
-    """What the assembler says of one kernel on one architecture."""
+    """What the assembler says of one kernel on one architecture.
+
+    Per thread `registers`, and bytes of local memory: `stack_bytes` in all, `spill_bytes` that are stored and
+    loaded because registers were too few. `shared_bytes` per block.
+    """
 
     kernel: str
     architecture: str
     registers: int
     spill_bytes: int
+    stack_bytes: int = 0
+    shared_bytes: int = 0
+
+    @property
+    def occupancy(self) -> float:
+        """Share of a multiprocessor's 2048 threads that fit with blocks of 256 (65,536 registers)."""
+        per_warp = -(-32 * self.registers // 256) * 256  # handed out in units of 256
+        warps = min(64, 65536 // per_warp)
+        return (warps // 8 * 8) / 64
 
 
 def compile_source(source: str, architecture: str) -> tuple[bytes, str]:
@@ -70,22 +84,24 @@ def compile_source(source: str, architecture: str) -> tuple[bytes, str]:
 
 
 def read_report(text: str) -> list[KernelReport]:
-    """Registers and spills per kernel from the assembler's messages."""
+    """What each kernel needs, from the assembler's messages."""
     reports: list[KernelReport] = []
-    name, architecture, spilled = "", "", 0
+    name, architecture, stack, spilled = "", "", 0, 0
     for line in text.splitlines():
         if found := _FUNCTION.search(line):
-            name, architecture, spilled = found.group(1), found.group(2), 0
+            name, architecture, stack, spilled = found.group(1), found.group(2), 0, 0
         elif found := _SPILLS.search(line):
-            spilled = int(found.group(2)) + int(found.group(3))
+            stack, spilled = int(found.group(1)), int(found.group(2)) + int(found.group(3))
         elif (found := _REGISTERS.search(line)) and name:
-            reports.append(KernelReport(name, architecture, int(found.group(1)), spilled))
+            shared = _SHARED.search(line)
+            n_shared = int(shared.group(1)) if shared else 0
+            reports.append(KernelReport(name, architecture, int(found.group(1)), spilled, stack, n_shared))
             name = ""
     return reports
 
 
 def check(architectures: tuple[str, ...] = ARCHITECTURES) -> list[KernelReport]:
-    """Compile all kernels; every one must be there and none may spill."""
+    """Compile all kernels; every one must be there, and none may spill or need a stack."""
     reports: list[KernelReport] = []
     for architecture in architectures:
         for source in SOURCES:
@@ -97,15 +113,22 @@ def check(architectures: tuple[str, ...] = ARCHITECTURES) -> list[KernelReport]:
         absent = sorted(set(kernel_signatures()) - found)
         if absent:
             raise BackendError(f"{architecture}: no report for {', '.join(absent)}")
-    spilling = [r for r in reports if r.spill_bytes]
-    if spilling:
-        worst = max(spilling, key=lambda r: r.spill_bytes)
-        raise BackendError(f"{worst.kernel} spills {worst.spill_bytes} bytes on {worst.architecture}")
+    refuse_local_memory(reports)
     return reports
 
 
+def refuse_local_memory(reports: list[KernelReport]) -> None:
+    """Raise `BackendError` for the worst kernel that keeps anything in local memory."""
+    worst = max(reports, key=lambda r: (r.spill_bytes, r.stack_bytes))
+    if worst.spill_bytes or worst.stack_bytes:
+        raise BackendError(
+            f"{worst.kernel} spills {worst.spill_bytes} bytes on {worst.architecture} "
+            f"(stack of {worst.stack_bytes} bytes): give it fewer live values, or smaller blocks"
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Print registers per kernel and architecture."""
+    """Print what each kernel needs on each architecture."""
     parser = argparse.ArgumentParser(prog="python -m thermosim.backends.nvrtc", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compile for all architectures")
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES))
@@ -116,10 +139,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"thermosim: error: {error}", file=sys.stderr)
         return error.exit_code
     names = sorted({r.kernel for r in reports})
-    table = {(r.kernel, r.architecture): r.registers for r in reports}
-    print(f"{'kernel':26s}" + "".join(f"{a:>8s}" for a in chosen.architectures) + "   (registers; no spills)")
+    table = {(r.kernel, r.architecture): r for r in reports}
+    print("registers per thread, bytes spilled, bytes of shared memory, share of the threads that fit")
+    print(f"{'kernel':26s}" + "".join(f"{a:>20s}" for a in chosen.architectures))
     for name in names:
-        print(f"{name:26s}" + "".join(f"{table[name, a]:8d}" for a in chosen.architectures))
+        cells = (table[name, a] for a in chosen.architectures)
+        texts = (
+            f"{r.registers} {r.spill_bytes:3d} {r.shared_bytes:4d} {100 * r.occupancy:4.0f} %" for r in cells
+        )
+        print(f"{name:26s}" + "".join(f"{text:>20s}" for text in texts))
     return 0
 
 

@@ -38,13 +38,14 @@ class Job:
     """One job of an application.
 
     `settings` as composed; `directory` made for its outputs; `label` to put before each line ("job 3: "
-    in a sweep, else nothing); `quiet`: jobs run side by side, so no progress bars.
+    in a sweep, else nothing); `quiet`: jobs run side by side, so no progress bars; `number` in a sweep.
     """
 
     settings: DictConfig
     directory: Path
     label: str
     quiet: bool
+    number: int = 0
 
 
 def run_application(
@@ -106,7 +107,8 @@ def _run_job(settings: DictConfig, run: Callable[[Job], int], verdicts: Path) ->
     label = f"job {known.job.num}: " if sweep else ""
     parallel = "basic_launcher" not in str(known.launcher.get("_target_"))
     try:
-        code = run(Job(settings, directory, label, quiet=sweep and parallel))
+        number = int(known.job.num) if sweep else 0
+        code = run(Job(settings, directory, label, quiet=sweep and parallel, number=number))
     except Exception as error:
         code = refuse(error, label)
         with contextlib.suppress(OSError):

@@ -1,0 +1,83 @@
+"""What the compiled CUDA kernels ask of memory, counted by the PTX interpreter of `tests/ptx`.
+
+Kernels run alone on fields of one value, in the shape of launch that the CUDA backend gives them. Which
+parameters are fields and which are tables by label is read from the source.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thermosim.backends.base import KernelSignature, Layout, kernel_signatures
+from thermosim.resources import kernel_directory
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from ptx import Statistics, stand_in
+
+LAYOUT = Layout((6, 8, 64))
+"""Rows of two whole warps, as those of any grid whose edge is a multiple of 32."""
+
+TWO_GRIDS = {"restrict_sum", "prolongate_add", "coarsen_links"}
+"""Kernels that work on fields of two levels; theirs is the coarser."""
+
+
+def is_table(signature: KernelSignature, parameter: str) -> bool:
+    """Whether a parameter is a table by label: ``name[label[p]]``, or with the label in `l`."""
+    text = (kernel_directory() / f"{signature.source}.cu").read_text()
+    start = text.index(f"KERNEL {signature.name}(")
+    body = text[start : text.index("\n}", start)]
+    return re.search(rf"\b{parameter}\[(?:l|label\[p\])\]", body) is not None
+
+
+def arguments_for(backend: Any, signature: KernelSignature, layout: Layout) -> tuple[Any, ...]:
+    """Arguments of a kernel on a grid: fields of ones, labels 0, tables of ones, numbers ½."""
+    other = Layout((2 * layout.shape[0], 2 * layout.shape[1], 2 * layout.shape[2]))
+    found: list[Any] = []
+    for c_type, name in signature.parameters:
+        fine = signature.name in TWO_GRIDS and name.startswith("fine")
+        place = dict(
+            zip(("nx", "ny", "nz", "sx", "sy", "origin"), (int(v) for v in other.arguments), strict=True)
+        )
+        if c_type == "unsigned char*":
+            found.append(backend.field(layout, 0, "uint8"))
+        elif c_type == "double*":
+            found.append(backend.full(8 * layout.n_rows, 0.0, "float64"))
+        elif c_type == "float*" and (is_table(signature, name) or name == "scheme"):
+            found.append(backend.full(4, 1.0, "float32"))
+        elif c_type == "float*":
+            found.append(backend.field(other if fine else layout, 1.0))
+        elif c_type == "int":
+            found.append(np.int32(place[name.removeprefix("fine_")] if name.startswith("fine_") else 1))
+        else:
+            found.append(np.float32(0.5))
+    return tuple(found)
+
+
+def traffic(kernels: Iterable[str], layout: Layout = LAYOUT) -> dict[str, Statistics]:
+    """What one launch of each of these kernels on a grid asks of memory."""
+    found: dict[str, Statistics] = {}
+    with stand_in.installed() as watch:
+        from thermosim.backends.cuda import CudaBackend
+
+        def keep(kernel: Any, grid: Any, block: Any, arguments: Any, _checks: Any) -> Statistics:
+            found[kernel.name] = kernel(grid, block, arguments)
+            return found[kernel.name]
+
+        backend = CudaBackend(0)
+        watch.launch = keep
+        for name in kernels:
+            signature = kernel_signatures()[name]
+            given = arguments_for(backend, signature, layout)
+            backend._launch(signature, layout.shape, (*layout.arguments, *given))
+    return found
+
+
+def grid_kernels() -> list[str]:
+    """Kernels that work on cells or rows of a grid."""
+    return sorted(name for name, signature in kernel_signatures().items() if signature.has_grid)
