@@ -7,6 +7,7 @@ request: a B-spline on top of the rigid motion. SimpleITK does the work; what co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from scipy import ndimage
 
 from thermosim.anatomy.grid import Grid
 from thermosim.errors import InputError
+from thermosim.outcome.level_set import bounding_region
 from thermosim.units import MILLIMETRE
 
 WINDOW_HU = (-150.0, 300.0)
@@ -119,8 +121,9 @@ def rigid_motion(
     """
     import SimpleITK as sitk
 
-    body, body_mask = _fixed(before, None)
-    fixed, fixed_mask = (body, body_mask) if guide is None else _fixed(before, guide)
+    body = _working(_itk(before.grid, before.values))
+    body_mask = _everywhere(body)
+    fixed, fixed_mask = (body, body_mask) if guide is None else _around(body, before.grid, guide)
     moving = _working(_itk(after.grid, after.values))
     moving_mask = None if excluded_after is None else _itk(after.grid, ~excluded_after)
     starts = _starts(body, moving, _center_of(fixed_mask), liver_after_center)
@@ -168,7 +171,10 @@ def deformable_motion(
     """A B-spline on top of a rigid motion, its control points `control_spacing` [m] apart."""
     import SimpleITK as sitk
 
-    fixed, fixed_mask = _fixed(before, guide)
+    fixed = _working(_itk(before.grid, before.values))
+    fixed_mask = _everywhere(fixed)
+    if guide is not None:
+        fixed, fixed_mask = _around(fixed, before.grid, guide)
     moving = _working(_itk(after.grid, after.values))
     size = np.asarray(fixed.GetSize()) * np.asarray(fixed.GetSpacing()) * MILLIMETRE
     mesh = [int(n) for n in np.maximum(np.ceil(size / control_spacing), 1)]
@@ -253,24 +259,31 @@ def _working(image: Any) -> Any:
     )
 
 
-def _fixed(before: Image, guide: NDArray[np.bool_] | None) -> tuple[Any, Any]:
-    """The CT before around its guide, and the guide, both on working voxels."""
+def _everywhere(image: Any) -> Any:
+    """A mask of all of an image."""
     import SimpleITK as sitk
 
-    from thermosim.outcome.level_set import bounding_region, crop_grid
+    mask = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
+    mask.CopyInformation(image)
+    return mask
 
-    grid, values = before.grid, before.values
-    if guide is not None:
-        padding = int(np.ceil(BORDER / min(grid.spacing)))
-        region = bounding_region(guide, padding)
-        if region is None:
-            raise InputError("the liver's mask is empty where ct_before is; check that they belong together")
-        values, grid = values[region], crop_grid(grid, region)
-        # Beside the liver itself its border guides: the capsule is where contrast is.
-        guide = ndimage.distance_transform_edt(~guide[region], sampling=grid.spacing) < CAPSULE
-    fixed = _working(_itk(grid, values))
-    everywhere = np.ones(values.shape, dtype=bool) if guide is None else guide
-    mask = sitk.Resample(_itk(grid, everywhere), fixed, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+
+def _around(body: Any, grid: Grid, guide: NDArray[np.bool_]) -> tuple[Any, Any]:
+    """A working image around its guide, and the guide with its border on the same voxels."""
+    import SimpleITK as sitk
+
+    nearest = sitk.Resample(_itk(grid, guide), body, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    inside = sitk.GetArrayFromImage(nearest) > 0  # (nz, ny, nx)
+    spacing = np.asarray(body.GetSpacing())[::-1] * MILLIMETRE
+    region = bounding_region(inside, math.ceil(BORDER / spacing.min()))
+    if region is None:
+        raise InputError("the liver's mask is empty where ct_before is; check that they belong together")
+    # Beside the liver itself its border guides: the capsule is where contrast is.
+    wide = ndimage.distance_transform_edt(~inside[region], sampling=spacing) < CAPSULE
+    size = [s.stop - s.start for s in region][::-1]
+    fixed = sitk.RegionOfInterest(body, size, [s.start for s in region][::-1])
+    mask = sitk.GetImageFromArray(wide.astype(np.uint8))
+    mask.CopyInformation(fixed)
     return fixed, mask
 
 
