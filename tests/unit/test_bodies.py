@@ -31,9 +31,9 @@ def cube(edge: float = 0.04) -> SurfaceBody:
     return SurfaceBody(THING, TriangleSurface(points, np.asarray(box.regular_faces, np.int64)))
 
 
-def tube(radius: float = 0.004) -> VesselTree:
+def tube(radius: float = 0.004, half: float = 0.1) -> VesselTree:
     """One vessel along z."""
-    nodes = np.array([[0.0, 0.0, -0.1], [0.0, 0.0, 0.1]])
+    nodes = np.array([[0.0, 0.0, -half], [0.0, 0.0, half]])
     return VesselTree("vein", nodes, np.array([[0, 1]]), np.array([-1]), np.array([radius]))
 
 
@@ -128,7 +128,7 @@ def test_the_thinnest_graze_of_a_vessel_is_seen():
 
 
 def test_the_diameter_of_a_meshed_vessel_is_that_of_its_wall():
-    wall = tube(0.005).surface(48)
+    wall = tube(0.005, 0.03).surface(48)
     body = SurfaceBody(THING, wall)
     at = np.array([[0.0, 0.0, 0.0], [0.0, 0.003, 0.01]])
     assert body.diameter(at) == pytest.approx([0.01, 0.01], rel=0.05)  # facets and samples of 0.3 mm

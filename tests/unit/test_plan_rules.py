@@ -45,6 +45,19 @@ def test_limits_that_contradict_each_other_are_refused():
         Rule("x", "", "mm", "at least", LimitConfig(float("nan"), 1.0))
 
 
+def test_the_gravest_finding_comes_first():
+    for side, order in (("at most", [9.0, 4.0, 2.0, 1.0]), ("at least", [1.0, 2.0, 4.0, 9.0])):
+        rule = Rule(
+            "x", "", "mm", side, LimitConfig(3.0, 8.0) if side == "at most" else LimitConfig(3.0, 1.5)
+        )
+        for value in (2.0, 9.0, 1.0, 4.0):
+            rule.judge(f"{value}", value, "")
+        rule.leave("nobody", "why")
+        findings = rule.result().findings
+        assert [finding.value for finding in findings] == [*order, None]
+        assert rule.result().verdict == "fail"
+
+
 # ---------------------------------------------------------------------------- between needles
 
 

@@ -11,9 +11,9 @@ from thermosim.build import build_problem, lay_out, load_case, simulate
 from thermosim.errors import InputError
 
 SHORT = [
-    "grid.spacing_mm=4",
+    "grid.spacing_mm=5",
     "grid.size_mm=null",
-    "grid.margin_mm=18",
+    "grid.margin_mm=20",
     "backend.name=cpu",
     "backend.threads=1",
     "protocol.cooling_after_min=0",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -126,7 +127,7 @@ class SurfaceBody:
 
     def stretches(self, start: Points, end: Points, within: float = 0.0) -> list[Stretch]:
         length = float(np.linalg.norm(end - start))
-        if length == 0.0:
+        if length == 0.0 or self._is_far(start, end, max(within, 0.0)):
             return []
         inside = _inside(crossings(self.surface, start, end), length)
         if within <= 0.0:
@@ -154,7 +155,8 @@ class SurfaceBody:
 
     def distance(self, start: Points, end: Points) -> tuple[float, Points]:
         length = float(np.linalg.norm(end - start))
-        passed = _inside(crossings(self.surface, start, end), length) if length else []
+        is_far = length == 0.0 or self._is_far(start, end, 0.0)
+        passed = [] if is_far else _inside(crossings(self.surface, start, end), length)
         if passed:
             middle = 0.5 * (passed[0].start + passed[0].end)
             return 0.0, _along(start, end, np.array([middle]))[0]
@@ -165,19 +167,33 @@ class SurfaceBody:
     def diameter(self, points: Points, within: float = 0.0) -> NDArray[np.float64]:
         return 2.0 * local_radius(self.surface, points, within)
 
+    @cached_property
+    def _box(self) -> tuple[Points, Points]:
+        return self.surface.points.min(axis=0), self.surface.points.max(axis=0)
+
+    @cached_property
+    def _spheres(self) -> tuple[Points, NDArray[np.float64]]:
+        """Centre and radius of a ball around each triangle."""
+        corners = self.surface.points[self.surface.triangles]
+        middle = corners.mean(axis=1)
+        return middle, np.linalg.norm(corners - middle[:, None], axis=2).max(axis=1)
+
+    def _is_far(self, start: Points, end: Points, within: float) -> bool:
+        """Whether a line surely stays farther than `within` from the body: their boxes do."""
+        low, high = np.minimum(start, end) - within, np.maximum(start, end) + within
+        return bool((low > self._box[1]).any() or (high < self._box[0]).any())
+
     def _gaps(
         self, start: Points, end: Points, within: float | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Distance of the line to each triangle [m], and where along it [m]; inf for those surely farther
         than the nearest one, or than `within`."""
-        corners = self.surface.points[self.surface.triangles]
-        middle = corners.mean(axis=1)
-        reach = np.linalg.norm(corners - middle[:, None], axis=2).max(axis=1)
+        middle, reach = self._spheres
         to_middle = point_segment_distances(middle, start[None], end[None])[:, 0]
         limit = float(to_middle.min()) if within is None else within
         chosen = np.flatnonzero(to_middle - reach <= limit)
-        gaps = np.full(len(corners), np.inf)
-        places = np.zeros(len(corners))
+        gaps = np.full(len(middle), np.inf)
+        places = np.zeros(len(middle))
         if len(chosen):
             gaps[chosen], places[chosen] = _segment_triangle(start, end, self.surface, chosen)
         return gaps, places

@@ -101,6 +101,10 @@ def check(settings: Any, bar: Bar | None = None, directory: Path | None = None) 
     from time import perf_counter
 
     whole, plain = typed(settings, CheckCaseConfig)
+    if whole.resume is not None:
+        raise InputError(
+            "check takes no resume=; a simulation that was stopped is resumed by: thermosim simulate"
+        )
     _check_options(whole.check, whole.rules)
     own = {key: value for key, value in plain.items() if key not in ("rules", "check")}
     case = build.case_from(settings_from(own))

@@ -117,7 +117,11 @@ class Rule:
         self.findings.append(Finding(subject, "not judged", None, reason, lacks=lacks))
 
     def result(self) -> RuleResult:
-        order = sorted(self.findings, key=lambda f: -SEVERITY.index(f.verdict))
+        sign = -1.0 if self.side == "at most" else 1.0
+        order = sorted(
+            self.findings,
+            key=lambda f: (-SEVERITY.index(f.verdict), 0.0 if f.value is None else sign * f.value),
+        )
         limit = self.limit
         return RuleResult(
             self.key, self.title, self.unit, self.side, limit.warn, limit.fail, limit.source, tuple(order)

@@ -60,7 +60,7 @@ def coverage_rules(plan: Plan, how: str, tumors: Sequence[TumorMargin], reason: 
         share.judge(
             tumor.name,
             tumor.coverage,
-            f"{called}: {100 * tumor.coverage:.1f} % of it die",
+            f"{called}: {100 * tumor.coverage:.1f} % of it dies",
             [tumor.thinnest_point],
         )
         margin.judge(

@@ -124,6 +124,17 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         (str(counts["pass"]), "rules pass"),
         (str(counts["not judged"]), "rules not judged"),
     ]
+    for rule in summary["rules"]:
+        if rule["key"] not in ("simulated_coverage", "simulated_margin_mm"):
+            continue
+        for finding in rule["findings"]:
+            if finding["value"] is None:
+                continue
+            name = safe(layer_name(finding["subject"]).lower())
+            if rule["key"] == "simulated_coverage":
+                facts.append((percent(finding["value"]), f"of {name} covered, simulated"))
+            else:
+                facts.append((number(finding["value"], 1, "mm"), f"thinnest margin of {name}, simulated"))
     for tumor in summary["estimate"]["tumors"]:
         name = safe(layer_name(tumor["name"]).lower())
         facts.append((percent(tumor["coverage"]), f"of {name} covered, fast estimate"))
