@@ -55,16 +55,31 @@ def _backends() -> Iterator[str]:
     if not works.get("cpu", False):
         yield "  the processor needs a C++ compiler: install g++ or clang++, or set CXX to one"
     if not works.get("cuda", False):
-        yield f"  for cuda: {_cuda_advice()}"
+        for what, problem in _cuda_needs():
+            yield f"  for cuda: {what}: {'found' if problem is None else f'missing: {problem}'}"
 
 
-def _cuda_advice() -> str:
-    """What a GPU run lacks here, in one line."""
+def _cuda_needs() -> Iterator[tuple[str, str | None]]:
+    """What a run on a GPU needs, and what is wrong with it; None: it is there."""
+    driver = None
     if shutil.which("nvidia-smi") is None:
-        return "no NVIDIA driver is found (nvidia-smi is not on the PATH); it needs a GPU with its driver"
+        driver = (
+            "nvidia-smi is not on the PATH; the machine needs an NVIDIA GPU, and the driver from nvidia.com"
+        )
+    yield "NVIDIA GPU and driver", driver
+    cupy = None
     if importlib.util.find_spec("cupy") is None:
-        return "CuPy is missing; install 'thermosim[cuda13]' (driver 580 or newer) or 'thermosim[cuda12]'"
-    return "CuPy and a driver are here but do not work together; install the extra that fits the driver"
+        cupy = "pip install 'thermosim[cuda13]' for driver 580 or newer, else 'thermosim[cuda12]'"
+    yield "CuPy", cupy
+    if driver is None and cupy is None:
+        yield (
+            "both together",
+            "they are here and do not work together; install the extra that fits the driver",
+        )
+    sanitizer = None
+    if shutil.which("compute-sanitizer") is None:
+        sanitizer = "not on the PATH (CUDA toolkit); only `make gpu-test` would use it"
+    yield "compute-sanitizer", sanitizer
 
 
 def _memory(case: Case) -> Iterator[str]:

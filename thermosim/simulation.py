@@ -109,6 +109,20 @@ def estimate_memory(shape: tuple[int, int, int], n_electrodes: int) -> int:
     return padded * (4 * (21 + n_electrodes + 13) + 7) + 250_000_000
 
 
+def check_device_memory(backend: Backend, shape: tuple[int, int, int], n_electrodes: int) -> None:
+    """Refuse a grid whose fields do not fit into the memory of a GPU.
+
+    Per cell 22 float32 fields and one per electrode, see `estimate_memory`, and labels.
+    """
+    needed, free = Layout(shape).size * (4 * (22 + n_electrodes) + 2), backend.free_memory()
+    if free is not None and needed > free:
+        raise InputError(
+            f"a grid of {shape[0]} x {shape[1]} x {shape[2]} cells needs about {1e-9 * needed:.3g} GB "
+            f"on the GPU, {1e-9 * free:.3g} GB are free there; raise grid.spacing_mm, shrink grid.size_mm "
+            "or use backend=cpu"
+        )
+
+
 @contextmanager
 def _deferred_interrupt() -> Iterator[list[bool]]:
     """Ctrl-C sets a flag instead of breaking a step apart (in the main thread)."""
@@ -133,6 +147,7 @@ class Simulation:
     """One run of one problem on one backend."""
 
     def __init__(self, problem: Problem, backend: Backend) -> None:
+        check_device_memory(backend, problem.anatomy.grid.shape, len(problem.electrodes))
         self.problem, self.backend = problem, backend
         self.solver = problem.solver
         self.protocol = Protocol.of(problem.protocol, problem.electrodes)

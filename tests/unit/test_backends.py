@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from thermosim import doctor
 from thermosim.backends import IN_TURN, choice, cpu, cuda, probe, select
 from thermosim.backends.base import Layout, kernel_signatures, read_signatures
-from thermosim.errors import BackendError
+from thermosim.errors import BackendError, InputError
+from thermosim.simulation import check_device_memory
 
 LAYOUT = Layout((4, 3, 5))
 
@@ -273,3 +275,31 @@ def test_jobs_take_the_gpus_in_turn(nvrtc: None) -> None:
         assert choice("auto", backend).startswith("backend cuda: PTX interpreter")
         with pytest.raises(BackendError, match=r"backend\.device=3, but this machine has 3"):
             select("cuda", device=3)
+
+
+def test_a_grid_too_large_for_the_gpu_is_refused(nvrtc: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ptx import stand_in
+
+    with stand_in.installed():
+        monkeypatch.setattr(stand_in.runtime, "memGetInfo", lambda: (2 << 30, 8 << 30))
+        backend = select("cuda")
+        check_device_memory(backend, (256, 256, 256), 3)  # 1.7 GB
+        with pytest.raises(
+            InputError, match=r"512 x 512 x 512.*on the GPU, 2\.15 GB are free there.*backend=cpu"
+        ):
+            check_device_memory(backend, (512, 512, 512), 3)
+    check_device_memory(select("cpu", 1), (2048, 2048, 2048), 3)  # the host's memory is checked elsewhere
+
+
+def test_doctor_lists_what_a_gpu_run_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    needs = dict(doctor._cuda_needs())
+    assert "driver from nvidia.com" in str(needs["NVIDIA GPU and driver"])
+    assert "thermosim[cuda12]" in str(needs["CuPy"])
+    assert "make gpu-test" in str(needs["compute-sanitizer"])
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object())
+    needs = dict(doctor._cuda_needs())
+    assert needs["NVIDIA GPU and driver"] is needs["CuPy"] is needs["compute-sanitizer"] is None
+    assert "fits the driver" in str(needs["both together"])

@@ -221,6 +221,10 @@ class Backend(ABC):
     def to_host(self, array: Array) -> NDArray[Any]:
         """A copy (or the array itself) in host memory."""
 
+    def free_memory(self) -> int | None:
+        """Bytes free on a device with memory of its own; None where fields lie in the host's."""
+        return None
+
     def fetch(self, *arrays: Array) -> list[NDArray[np.float64]]:
         """Copies of float64 arrays or numbers in host memory, for which the host waits once."""
         return [np.asarray(self.to_host(array), dtype=np.float64) for array in arrays]

@@ -119,6 +119,9 @@ class CudaBackend(Backend):
     def to_host(self, array: Array) -> NDArray[Any]:
         return np.asarray(self._cupy.asnumpy(array))
 
+    def free_memory(self) -> int | None:
+        return int(self._cupy.cuda.runtime.memGetInfo()[0])
+
     def fetch(self, *arrays: Array) -> list[NDArray[np.float64]]:
         joined = self.to_host(self._cupy.concatenate([array.reshape(-1) for array in arrays]))
         ends = np.cumsum([array.size for array in arrays])[:-1]
