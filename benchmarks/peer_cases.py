@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from heat_cases import heat_rate
-from measure import Quantity, Report, Setting, seconds_of
+from measure import Quantity, Report, Setting, held_bytes, seconds_of
 from peers import ablation, heat_step, in_own_process, potential
 from potential_cases import as_arrays, cold_solve, prepared
 from problems import demo_problem
@@ -49,9 +49,14 @@ def potential_peers(setting: Setting) -> Report:
     found = np.asarray(backend.to_host(treatment.layout.interior(equation.fields[0])), dtype=float)
     matrix, b, active = potential.assemble(arrays)
     residual = potential.true_residual(matrix, b, found.ravel()[active])
-    rows: list[dict[str, Any]] = [
-        {"peer": "thermosim", "seconds": float(np.median(seconds)), "true_residual": residual}
-    ]
+    ours = {
+        "peer": "thermosim",
+        "seconds": float(np.median(seconds)),
+        "iterations": equation.iterations // (1 + setting.repeats),
+        "true_residual": residual,
+        "bytes_per_cell": held_bytes(equation, treatment.workspace) / treatment.layout.n_cells,
+    }
+    rows: list[dict[str, Any]] = [ours]
     del matrix, b, active, found, equation, treatment, work
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "system.npz")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -245,6 +246,7 @@ def _begin(ranks: Any, setting: tuple[str, int, int], keep: Any, criteria: tuple
     """Make a worker ready: its device for good, what to keep of each case."""
     from thermosim.backends import n_devices, select
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # between cases; a run that is stopped says so itself
     name, threads, _ = setting
     rank = ranks.get()
     device = rank % n_devices(name) if name == "cuda" else 0

@@ -61,14 +61,14 @@ def test_the_wheel_is_pure_and_has_no_other_top_level_package(wheel):
 
 
 @pytest.mark.packaging
-@pytest.mark.parametrize("folder", ["configs", "kernels", "thermosim"])
+@pytest.mark.parametrize("folder", ["benchmarks", "configs", "kernels", "thermosim"])
 def test_the_wheel_holds_every_file_of(folder, wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     prefix = "" if folder == "thermosim" else "thermosim/"
     sources = [
         p
         for p in (ROOT / folder).rglob("*")
-        if p.is_file() and p.suffix in (".yaml", ".py", ".h", ".cu", ".css", ".js")
+        if p.is_file() and p.suffix in (".yaml", ".py", ".h", ".cu", ".cpp", ".css", ".js")
     ]
     assert sources
     missing = [p for p in sources if f"{prefix}{p.relative_to(ROOT).as_posix()}" not in inside]

@@ -130,6 +130,16 @@ def test_bytes_are_those_a_reader_counts(launches: ModuleType) -> None:
     assert launches.bytes_per_cell(signature, layout.shape, (*layout.arguments, half, other, half, x)) is None
 
 
+def test_a_field_of_a_program_counts_once(launches: ModuleType) -> None:
+    backend, layout = select("cpu", 1), Layout((8, 8, 8))
+    x, out, last = (backend.field(layout) for _ in range(3))
+    half = np.float32(0.5)
+    first = backend.call_on_cells("scale_add", layout, half, x, half, out)
+    second = backend.call_on_cells("scale_add", layout, half, out, half, last)
+    # x, out and last read, out and last written; what the second reads of `out` is in the cache
+    assert launches.program_bytes_per_cell([first, second], layout.shape) == 20.0
+
+
 def test_access_is_read_from_the_source(launches: ModuleType) -> None:
     access = launches.accesses("damage", "advance_damage")
     assert (access["T"].reads, access["T"].writes) == (True, False)
