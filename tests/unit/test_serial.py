@@ -82,7 +82,7 @@ def test_the_summary_tells_who_stood_where(twenty):
     segments = summary["generator"]["segments"]
     assert len(segments) == 40
     assert segments[39]["electrodes"][0]["name"] == "p20"
-    assert segments[39]["electrodes"][0]["target_lps_mm"][2] == pytest.approx(-15 + 10 + 10, abs=1e-6)
+    assert segments[39]["electrodes"][0]["target_lps_mm"][2] == pytest.approx(6 - 15 + 10, abs=1e-6)  # centre, tip, pull-back
     assert summary["settings"]["serial"] == "needles"
 
 
