@@ -194,6 +194,22 @@ def test_twenty_positions_are_checked(tmp_path):
 # ---------------------------------------------------------------------------- configs
 
 
+def commands_of_the_readme() -> list[list[str]]:
+    """Words of each `thermosim check` that the README shows, without its remark."""
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    found = re.findall(r"^thermosim check (.*)$", text, re.MULTILINE)
+    return [line.partition("#")[0].split() for line in found]
+
+
+@pytest.mark.parametrize("words", commands_of_the_readme(), ids=" ".join)
+def test_commands_of_the_readme_compose(words):
+    single = [re.sub(r"=([^,]+),.*", r"=\1", word) for word in words if not word.startswith("--")]
+    experiments = [word.partition("=")[2] for word in single if word.startswith("experiment=")]
+    others = [word for word in single if not word.startswith("experiment=")]
+    settings = check.load(experiments[0] if experiments else "demo", others)
+    assert check.typed(settings, CheckCaseConfig)[0].rules.organs
+
+
 def test_the_root_of_the_check_is_that_of_simulate_with_rules():
     roots = {
         name: yaml.safe_load((config_directory() / f"{name}.yaml").read_text())

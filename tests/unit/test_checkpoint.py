@@ -134,6 +134,17 @@ def multipolar() -> Problem:
     )
 
 
+def serial_positions() -> Problem:
+    """One needle after another, each with a pull-back: only one stands in the tissue."""
+    problem = small_problem(
+        anatomy=plain_anatomy((24, 24, 24), 2.5e-3),
+        electrodes=two_needles(),
+        segments=[SegmentConfig(duration_min=0.1), SegmentConfig(duration_min=0.1, pull_back_mm=5.0)],
+        cooling=3.0,
+    )
+    return replace(problem, protocol=replace(problem.protocol, serial="needles"))
+
+
 Stop = Callable[[Progress], bool]
 
 
@@ -166,7 +177,15 @@ def check_identical(one: SimulationResult, other: SimulationResult) -> None:
         a, b = getattr(one.traces, name), getattr(other.traces, name)
         assert np.array_equal(a, b, equal_nan=True), name
     assert one.audit == other.audit
-    for name in ("units", "sensors", "events", "unit_impedances", "segment_times", "treatment_time"):
+    for name in (
+        "units",
+        "sensors",
+        "events",
+        "unit_impedances",
+        "segment_times",
+        "places",
+        "treatment_time",
+    ):
         assert getattr(one, name) == getattr(other, name), name
     assert one.initial_impedance == other.initial_impedance
     assert one.final_impedance == other.final_impedance
@@ -196,6 +215,7 @@ def in_a_pause(progress: Progress) -> bool:
         (pausing, [after(3.0)]),
         (pausing, [after(20.0), after(41.0), after(66.0)]),
         (switching, [after(10.0)]),
+        (serial_positions, [after(4.0), after(14.0), after(21.0)]),  # in three of its four burns
         (switching, [after(21.0)]),  # at the moment of a switch
         (switching, [after(31.5), after(62.0)]),  # and while tissue cools, with the pump off
         (two_segments, [after(30.0)]),  # at the very end of the first segment

@@ -82,7 +82,8 @@ def test_the_summary_tells_who_stood_where(twenty):
     segments = summary["generator"]["segments"]
     assert len(segments) == 40
     assert segments[39]["electrodes"][0]["name"] == "p20"
-    assert segments[39]["electrodes"][0]["target_lps_mm"][2] == pytest.approx(6 - 15 + 10, abs=1e-6)  # centre, tip, pull-back
+    height = segments[39]["electrodes"][0]["target_lps_mm"][2]
+    assert height == pytest.approx(6 - 15 + 10, abs=1e-6)  # the tumour's centre, the tip, the pull-back
     assert summary["settings"]["serial"] == "needles"
 
 
