@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import thermosim
 from thermosim.batch import n_workers, run_batch, simulate_batch
 from thermosim.build import Anatomies, Case, build_problem, load_case, simulate
 from thermosim.errors import InputError
+from thermosim.physics import vessel_walls
 
 WORDS = [
     "grid.spacing_mm=4",
@@ -101,3 +103,20 @@ def test_workers_that_make_no_sense_are_refused() -> None:
         n_workers(case("solver.memory_limit_gb=1"), 1000)
     assert n_workers(case(), 3) == 3
     assert simulate_batch([], workers=2) == []
+
+
+def test_walls_of_a_lumen_are_fitted_once_and_forgotten_with_it() -> None:
+    tube = "anatomy.tubes=[{diameter_mm:6,start_mm:[30,0,-48],end_mm:[30,0,48]}]"
+    case_ = case(tube)
+    anatomy = build_problem(case_)[0].anatomy
+    (lumen,) = anatomy.lumens
+    links = vessel_walls._wall_links(anatomy.grid, lumen)
+    assert len(links.wall_cells) > 0
+    assert vessel_walls._wall_links(anatomy.grid, lumen) is links
+    other = replace(lumen, signed_distance=lumen.signed_distance + np.float32(1e-3))
+    assert len(vessel_walls._wall_links(anatomy.grid, other).solid_cells) < len(links.solid_cells)
+    key = id(other)
+    assert key in vessel_walls._fits
+    del other
+    gc.collect()
+    assert key not in vessel_walls._fits

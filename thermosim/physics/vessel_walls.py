@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,7 @@ from thermosim.anatomy.vessel_tree import VesselTree
 from thermosim.checks import VESSEL_MODELS, needs_centre_lines, vessel_flow_given, vessel_model
 from thermosim.config import TissueConfig, VesselGroupConfig, VesselsConfig
 from thermosim.errors import InputError
+from thermosim.numerics.link_factors import LinkFactors
 from thermosim.numerics.vessel_links import behind_film, fit_vessel_links
 from thermosim.physics.bioheat import ThermalWall
 from thermosim.physics.blood_network import (
@@ -74,6 +76,20 @@ class OpenVessels:
     notes: list[str] = field(default_factory=list)
 
 
+_fits: dict[int, tuple[weakref.ref[Lumen], Grid, LinkFactors]] = {}
+
+
+def _wall_links(grid: Grid, lumen: Lumen) -> LinkFactors:
+    """Links to walls at blood temperature, fitted once for all cases that share a lumen."""
+    key = id(lumen)
+    if key in _fits and _fits[key][0]() is lumen and _fits[key][1] == grid:
+        return _fits[key][2]
+    links = fit_vessel_links(grid, lumen.signed_distance, lumen.radius, 0.0)
+    forget = weakref.ref(lumen, lambda _: _fits.pop(key, None))
+    _fits[key] = (forget, grid, links)
+    return links
+
+
 def open_vessels(
     anatomy: Anatomy,
     vessels: VesselsConfig,
@@ -106,7 +122,7 @@ def open_vessels(
         if model in ("occluded", "ignored"):
             continue
         blood = _blood(anatomy, vessels, tissue, lumen.group, found)
-        links = fit_vessel_links(grid, lumen.signed_distance, lumen.radius, 0.0)
+        links = _wall_links(grid, lumen)
         k = conductivity[np.minimum(found.labels.ravel()[links.wall_cells], len(conductivity) - 1)]
         k = np.where(k > 0, k, conductivity[liver.label])
         found.labels[inside] = lumen_label
