@@ -36,8 +36,10 @@ class MarginOutputConfig:
     directory: str = MISSING
     report: bool = True  # report.html
     scene: bool = True  # scene.png
-    nifti: bool = True  # zone.nii.gz
+    nifti: bool = True  # zone.nii.gz, margin.nii.gz
     mesh: bool = True  # margin.vtp
+    dicom: bool = False  # zone.dcm over the series of ct_before
+    keep_patient_identity: bool = False  # whether zone.dcm names the patient as the series does
     file_names: bool = False  # keep the names of the input files in config.yaml; they may name a patient
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 import pyvista as pv
+import SimpleITK as sitk
 from dicom_cases import FRAME, STUDY, write_series
 from numpy.typing import NDArray
 
@@ -31,6 +32,7 @@ from thermosim.outcome.results import MarginStatistics, TumorMargin
 from thermosim.report.dicom_seg import MASS, NECROSIS, SegmentSource, check_source, write_segmentation
 from thermosim.report.margin_mesh import write_margin_mesh
 from thermosim.report.markups import write_layout
+from thermosim.report.nifti import write_margin
 
 TURN = np.deg2rad(12.0)
 OBLIQUE = (np.cos(TURN), np.sin(TURN), 0.0, -np.sin(TURN), np.cos(TURN), 0.0)
@@ -58,8 +60,8 @@ def ball() -> LevelSet:
     return LevelSet(grid, (RADIUS - distance).astype(np.float32))
 
 
-def tumor_surface() -> TriangleSurface:
-    return from_polydata(pv.Icosphere(radius=0.006, center=CENTER, nsub=3))
+def tumor_surface(fineness: int = 3) -> TriangleSurface:
+    return from_polydata(pv.Icosphere(radius=0.006, center=CENTER, nsub=fineness))
 
 
 def distances(grid: Grid) -> NDArray[np.float64]:
@@ -187,6 +189,27 @@ def test_the_margin_lies_on_the_mesh(tmp_path: Path) -> None:
     assert list(mesh.field_data["tumor_names"]) == ["first", "second"]
     assert list(mesh.field_data["SPACE"]) == ["LPS"]
     assert read_mask(tmp_path / "margin.vtp", grid=ball().grid).mask.sum() > 800
+
+
+def test_the_margin_as_an_image(tmp_path: Path) -> None:
+    """A margin that grows along x is found again by SimpleITK, on the surface and nowhere else."""
+    surface = tumor_surface(5)
+    margin = surface.points[:, 0] - CENTER[0]
+    none = np.zeros(len(margin), bool)
+    statistics = MarginStatistics(0.0, {}, {}, 1.0)
+    tumor = TumorMargin("t", 1.0, surface, margin, none, statistics, None, surface.points[0], {}, 0.0, 1.0)
+    grid = Grid.box(tuple(CENTER), (40, 36, 30), 0.0008)
+    write_margin(tmp_path / "margin.nii.gz", [tumor], grid)
+    image = sitk.ReadImage(tmp_path / "margin.nii.gz")
+    values = sitk.GetArrayFromImage(image)
+    near = values < 1000.0
+    found = np.argwhere(near)
+    places = np.array([image.TransformIndexToPhysicalPoint([int(i) for i in index[::-1]]) for index in found])
+    radius = np.linalg.norm(places - 1e3 * CENTER, axis=1)
+    assert np.abs(radius - 6.0).max() < 0.85
+    assert len(found) * 0.8**3 == pytest.approx(4 * np.pi * 6.0**2 * 1.6, rel=0.1)
+    on_surface = 6.0 * (places - 1e3 * CENTER)[:, 0] / radius
+    assert np.abs(values[near] - on_surface).max() < 0.2  # corners are 0.2 mm apart
 
 
 def test_an_anatomy_from_a_segmentation(written: Path, source: Path) -> None:

@@ -87,6 +87,7 @@ def test_every_file_is_there_and_opens_elsewhere(fused):
         "summary.json",
         "config.yaml",
         "zone.nii.gz",
+        "margin.nii.gz",
         "margin.vtp",
         "transform.tfm",
         "report.html",

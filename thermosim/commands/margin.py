@@ -135,6 +135,12 @@ def check_margin(config: MarginConfig) -> str:
     _check_range("fusion.maximum_deformation_mm", fusion.maximum_deformation_mm, 0.0, 200.0)
     _check_range("fusion.minimum_jacobian", fusion.minimum_jacobian, 0.01, 1.0)
     _check_range("shrinkage.linear_fraction", config.shrinkage.linear_fraction, 0.0, MOST_SHRINKAGE)
+    if config.output.dicom and (config.ct_before is None or not Path(config.ct_before).expanduser().is_dir()):
+        raise InputError("output.dicom=true needs ct_before=FOLDER, the DICOM series that zone.dcm lies on")
+    if config.output.keep_patient_identity and not config.output.dicom:
+        raise InputError(
+            "output.keep_patient_identity=true needs output.dicom=true; only zone.dcm can name one"
+        )
     if config.mesh_frame not in ("LPS", "RAS") or config.mesh_unit not in ("mm", "m"):
         raise InputError(
             f"mesh_frame={config.mesh_frame!r} must be LPS or RAS, mesh_unit={config.mesh_unit!r} mm or m"

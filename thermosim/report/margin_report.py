@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thermosim.anatomy.dicom_series import series_geometry
 from thermosim.anatomy.grid import Grid
 from thermosim.config_margin import FILE_KEYS, MarginOutputConfig
 from thermosim.errors import InputError
 from thermosim.outcome.observation import Observation
 from thermosim.report import page
 from thermosim.report.atomic import replacing, write_text
+from thermosim.report.dicom_seg import MASS, NECROSIS, SegmentSource, write_segmentation
 from thermosim.report.fusion_section import fusion_section, fusion_summary
 from thermosim.report.margin_mesh import write_margin_mesh
 from thermosim.report.meshes import (
@@ -26,6 +28,7 @@ from thermosim.report.meshes import (
     tumor_meshes,
     zone_meshes,
 )
+from thermosim.report.nifti import write_margin as write_margin_volume
 from thermosim.report.nifti import write_zone
 from thermosim.report.observed_slices import observed_volume
 from thermosim.report.page_data import scene_data
@@ -41,6 +44,8 @@ FILES = {
     "summary": "summary.json",
     "config": "config.yaml",
     "zone": "zone.nii.gz",
+    "margin": "margin.nii.gz",
+    "dicom": "zone.dcm",
     "mesh": "margin.vtp",
     "transform": "transform.tfm",
     "scene": "scene.png",
@@ -161,6 +166,10 @@ def write_margin(
             written["zone"] = paths["zone"]
             mask, grid = zone_on_tumor_grid(observation)
             write_zone(paths["zone"], mask, grid)
+            written["margin"] = paths["margin"]
+            write_margin_volume(paths["margin"], [observation.tumor], grid)
+        if options.dicom and _write_dicom(paths["dicom"], observation, config, options):
+            written["dicom"] = paths["dicom"]
         if options.mesh:
             written["mesh"] = paths["mesh"]
             write_margin_mesh(paths["mesh"], observation.tumor)
@@ -183,6 +192,18 @@ def write_margin(
         if key not in written:
             path.unlink(missing_ok=True)
     return written
+
+
+def _write_dicom(
+    path: Path, observation: Observation, config: Mapping[str, Any], options: MarginOutputConfig
+) -> bool:
+    """The tumour and the zone, fused and corrected, over the series of the CT before treatment."""
+    geometry = series_geometry(Path(str(config["ct_before"])).expanduser())
+    segments = [
+        SegmentSource("Ablation zone", NECROSIS, observation.zone_shape.level),
+        SegmentSource("Tumor", MASS, observation.tumor.surface),
+    ]
+    return write_segmentation(path, segments, geometry, keep_identity=options.keep_patient_identity)
 
 
 def zone_on_tumor_grid(observation: Observation) -> tuple[NDArray[np.bool_], Any]:

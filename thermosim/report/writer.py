@@ -22,7 +22,7 @@ from thermosim.report.html import write_report
 from thermosim.report.margin_mesh import write_margin_mesh
 from thermosim.report.markups import write_layout
 from thermosim.report.meshes import scene_meshes
-from thermosim.report.nifti import write_zone
+from thermosim.report.nifti import write_margin, write_zone
 from thermosim.report.poses import first_places, poses
 from thermosim.report.scene import drawing
 from thermosim.report.summary import summarize, write_summary
@@ -35,6 +35,7 @@ FILES = {
     "zone": "zone.nii.gz",
     "tumor": "tumor.nii.gz",
     "liver": "liver.nii.gz",
+    "margin": "margin.nii.gz",
     "mesh": "margin.vtp",
     "markups": "layout.mrk.json",
     "dicom": "zone.dcm",
@@ -53,13 +54,12 @@ def write_outputs(
     options: OutputConfig,
     log: GeneratorLog | None = None,
 ) -> dict[str, Path]:
-    """Write what `options` asks for and return the files by key (result, summary, zone, scene, report).
+    """Write what `options` asks for and return the files by key.
 
-    ``result.h5`` and ``summary.json`` are always written; masks (``zone.nii.gz``, ``tumor.nii.gz``,
-    ``liver.nii.gz``), ``scene.png`` and ``report.html`` as `options` say. Each file is there whole or
-    not at all. Files of these names from an earlier run that this one does not write are removed, so
-    that a folder never mixes two runs. Where no picture can be drawn the run goes on and a note in the
-    summary and the report says why.
+    ``result.h5`` and ``summary.json`` are always written, all others of ``FILES`` as `options` say. Each
+    file is there whole or not at all. Files of these names from an earlier run that this one does not
+    write are removed, so that a folder never mixes two runs. Where no picture can be drawn the run goes
+    on and a note in the summary and the report says why.
 
     Parameters
     ----------
@@ -95,6 +95,9 @@ def write_outputs(
                 if mask.any():
                     written[key] = paths[key]
                     write_zone(paths[key], mask, grid)
+            if outcome.tumors:
+                written["margin"] = paths["margin"]
+                write_margin(paths["margin"], outcome.tumors, grid)
         if options.mesh and outcome.tumors:
             written["mesh"] = paths["mesh"]
             write_margin_mesh(paths["mesh"], *outcome.tumors)
