@@ -22,8 +22,8 @@ from thermosim.plan.findings import Verdict
 from thermosim.plan.paths import Plan
 from thermosim.units import MILLIMETRE
 
-EXIT_CODES: dict[Verdict, int] = {"pass": 0, "not judged": 0, "warn": 4, "fail": 5}
-"""Of the whole plan; 2 stays refused input. Where no rule at all could be judged the plan warns."""
+EXIT_CODES: dict[Verdict, int] = {"pass": 0, "not judged": 4, "warn": 4, "fail": 5}
+"""Of the whole plan; 2 stays refused input. Nothing judged at all is no pass either."""
 
 SIMULATION_FOLDER = "simulation"
 
@@ -71,7 +71,7 @@ def main(words: list[str]) -> int:
     """`thermosim check [key=value ...]`."""
     register_all()
     words = ["~experiment" if word == "experiment=null" else word for word in words]
-    return run_application("check", "check", _job, words, files=("anatomy.path",))
+    return run_application("check", "check", _job, words, files=("anatomy.path", "layout.path"))
 
 
 def register_all() -> None:
