@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,11 @@ import pytest
 from thermosim import build, cli, simulation
 from thermosim.anatomy.grid import Grid
 from thermosim.backends import select
+from thermosim.commands.calibrate import check_calibration
+from thermosim.composition import compose, register, typed
+from thermosim.config_calibrate import CalibrateConfig
+from thermosim.config_compare import CompareConfig
+from thermosim.errors import InputError
 from thermosim.outcome.criteria import zone_level_set
 from thermosim.report.generator_log import at_the_clamps
 from thermosim.report.nifti import write_zone
@@ -135,29 +141,56 @@ def test_the_zone_alone_does_not_tell_conductivity(seen, tmp_path, capfd):
     assert "conductivity: not told by the data" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("parameters.perfusion.keys=[grid.spacing_mm]", "cannot be fitted"),
+        ("parameters.perfusion.keys=[]", "keys is empty"),
+        (f"parameters.coupling.keys=[{LIVER}.perfusion_rate]", "belongs to two unknowns"),
+        ("held_out.octants=[up]", "no octant"),
+        ("held_out.log_share=1", "held_out.log_share"),
+        ("fit.step=2", "fit.step"),
+        ("residuals.zone_sd_mm=0", "zone_sd_mm"),
+        ("residuals.log_quantities=[temperature_c]", "temperature_c"),
+        ("parameter.perfusion.lower=1", "parameter"),
+        ("fit.step=wide", "fit.step"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_at_once(change, expected):
+    register({"calibrate_schema": CalibrateConfig})
+    with pytest.raises(InputError, match=expected):
+        check_calibration(typed(compose("calibrate", [change]), CalibrateConfig)[0])
+
+
+def test_the_commands_of_the_readme_compose():
+    register({"calibrate_schema": CalibrateConfig, "compare_schema": CompareConfig})
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    found = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("thermosim c")]
+    seen = []
+    for name, *words in found:
+        if name == "compare":
+            seen.append(typed(compose("compare", words), CompareConfig)[0].observation)
+        if name == "calibrate":
+            config = typed(compose("calibrate", words), CalibrateConfig)[0]
+            check_calibration(config)
+            seen.append(config.observation)
+    assert seen == ["zone_on_ct.nii.gz"] * 4
+
+
 def test_what_is_refused(seen, tmp_path, capfd):
     out = tmp_path / "out"
     words = bench(seen, out)
     (tmp_path / "late.csv").write_text("time_s,impedance_Ohm\n5000,80\n5010,81\n")
-    (tmp_path / "power.csv").write_text("time_s,power_W\n0,28\n10,28\n")
     far = Grid.box((0.3, 0.0, 0.0), (20, 20, 20), 1e-3)
     write_zone(tmp_path / "far.nii.gz", np.pad(np.ones((10, 10, 10), bool), 5), far)
     for more, expected in (
         ([f"observation={tmp_path / 'far.nii.gz'}"], "outside the computed box"),
         ([f"generator_log_file={tmp_path / 'late.csv'}"], "no time in common"),
-        ([f"generator_log_file={tmp_path / 'power.csv'}"], "no impedance_ohm"),
         (["parameters.coupling.upper=1.2"], "bound 1.2 is no case"),
         (["parameters.perfusion.lower=0.02"], "must lie between its bounds"),
-        (["parameters.perfusion.lower=0.1"], "lower below upper"),
-        (["parameters.perfusion.keys=[tissue.tissues.liver.colour]"], "the case has no"),
-        (["parameters.perfusion.keys=[grid.spacing_mm]"], "cannot be fitted"),
         (["parameters.perfusion.keys=[tissue.tissues.blood.perfusion_rate]"], "only what is positive"),
         (["parameters.perfusion.keys=[tissue.state]"], "only numbers"),
-        ([f"parameters.coupling.keys=[{LIVER}.perfusion_rate]"], "belongs to two unknowns"),
-        (["observation=null"], "nothing to fit to"),
         (["treatments=[{name: b, observation: x.nii}]"], "beside treatments"),
-        (["held_out.octants=[up]"], "no octant"),
-        (["fit.step=2"], "fit.step"),
         (["residuals.zone_correlation_mm=100"], "independent readings"),
     ):
         code = run(*(w for w in words if not any(w.startswith(m.split("=")[0] + "=") for m in more)), *more)

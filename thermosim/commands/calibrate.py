@@ -112,19 +112,18 @@ def run_calibration(config: CalibrateConfig, *, say_progress: bool = False) -> C
         config.residuals.log_correlation,
     )
     seen = [treatment.seen for treatment in treatments]
-    model = _Model(config, treatments, backend, say_progress)
-    before = model(np.array([unknown.start for unknown in unknowns]))
-    for one, prediction in zip(seen, before, strict=True):
-        check_start(one, prediction)
     fitted = [treatment.seen for treatment in treatments if not treatment.held_out]
     independent = n_independent(fitted, weights)
     if independent < len(unknowns):
         raise InputError(
             f"the fitted data stand for {independent:.1f} independent readings, fewer than the "
-            f"{len(unknowns)} "
-            "parameters; fit fewer, or lower residuals.zone_correlation_mm, log_correlation or the "
-            "held-out part"
+            f"{len(unknowns)} parameters; fit fewer, or lower residuals.zone_correlation_mm, log_correlation "
+            "or the held-out part"
         )
+    model = _Model(config, treatments, backend, say_progress)
+    before = model(np.array([unknown.start for unknown in unknowns]))
+    for one, prediction in zip(seen, before, strict=True):
+        check_start(one, prediction)
 
     def misfit(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return residuals(fitted, model(values, fitted_only=True), weights)
