@@ -155,6 +155,14 @@ def test_mistakes_are_refused(
     assert message in capsys.readouterr().err
 
 
+def test_what_does_not_work_here_leaves_no_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["study", "perturb", *WORDS, "solver.memory_limit_gb=0.1", f"output.directory={tmp_path}/none"]
+    with pytest.raises(SystemExit):
+        cli.main(given)
+    assert "memory_limit_gb" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_there_are_no_other_studies(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["study", "nothing"]) == 2
     assert "use perturb" in capsys.readouterr().err

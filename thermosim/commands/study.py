@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thermosim import __version__
-from thermosim.batch import Finished, run_batch
+from thermosim.batch import Finished, n_workers, run_batch
 from thermosim.build import Anatomies, Case, case_within, lay_out
 from thermosim.commands.application import Job, run_application, say
 from thermosim.composition import register, typed
@@ -93,6 +93,7 @@ def study_of(settings: Any, directory: Path, progress: bool = False) -> dict[str
         For values that make no sense, or a directory that holds another study.
     """
     plan = plan_of(settings)
+    workers = n_workers(plan.case, plan.config.workers)  # refuses what does not work here before any file
     directory.mkdir(parents=True, exist_ok=True)
     _claim(directory, plan)
     with Samples(directory / "samples.csv", plan.columns) as samples:
@@ -109,7 +110,7 @@ def study_of(settings: Any, directory: Path, progress: bool = False) -> dict[str
         batch = run_batch(
             cases(),
             keep=figures,
-            workers=plan.config.workers,
+            workers=workers,
             criteria=(),
             anatomies=plan.anatomies,
         )
