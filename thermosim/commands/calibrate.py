@@ -322,9 +322,8 @@ def _number(case: build.Case, name: str, key: str) -> float:
         raise InputError(f"parameters.{name}: {key}={value} is no number; only numbers can be fitted")
     if not value > 0:
         raise InputError(
-            f"parameters.{name}: {key}={value:g} in this case; only what is positive can be fitted. "
-            "Leave it out "
-            f"(~parameters.{name}), or give the case another value"
+            f"parameters.{name}: {key}={value:g} in this case; only what is positive can be fitted. Leave it "
+            f"out (~parameters.{name}), or give the case another value"
         )
     return float(value)
 
@@ -384,9 +383,8 @@ def _treatment(config: CalibrateConfig, one: TreatmentConfig, case: build.Case) 
         zone = observed_zone(level, octants(config.held_out.octants), one.held_out)
         if not problem.anatomy.grid.contains(zone.points).all():
             raise InputError(
-                f"treatment {one.name!r}: the observed zone lies partly or wholly outside the computed "
-                "box; check "
-                "its frame, or enlarge the box (overrides=[grid.margin_mm=...] or grid.size_mm)"
+                f"treatment {one.name!r}: the observed zone lies partly or wholly outside the computed box; "
+                "check its frame, or enlarge the box (overrides=[grid.margin_mm=...] or grid.size_mm)"
             )
         if zone.held_out.all() and not one.held_out:
             raise InputError("held_out.octants holds out the whole surface; name fewer octants")

@@ -165,25 +165,22 @@ def _notes(found: Calibration) -> list[str]:
         name = estimate.unknown.name
         if estimate.status == "not_told":
             notes.append(
-                f"{name}: the data leave {100 * estimate.share_of_prior:.0f} % of its prior "
-                "uncertainty; it is "
-                "not fitted but kept at its start, and what is not known of it is part of the others' sd"
+                f"{name}: the data leave {100 * estimate.share_of_prior:.0f} % of its prior uncertainty; it "
+                "is not fitted but kept at its start, and what is not known of it is part of the others' sd"
             )
         if estimate.status == "at_bound":
             notes.append(f"{name}: the fit ran into the bound {estimate.value:g}; its value is no estimate")
     for one, other, value in found.confounded:
         notes.append(
-            f"{one} and {other} are correlated by {value:+.2f}: the data tell a combination of them "
-            "better than "
-            "either"
+            f"{one} and {other} are correlated by {value:+.2f}: the data tell a combination of them better "
+            "than either"
         )
     if np.isinf(found.condition_number):
         notes.append("a combination of the parameters has no effect on the data at all")
     if found.residual_variance > 1.0:
         notes.append(
             f"the best fit misses the data by {math.sqrt(found.residual_variance):.1f} of their stated "
-            "standard "
-            "deviations; all sd are larger by that"
+            "standard deviations; all sd are larger by that"
         )
     if not found.converged:
         notes.append("the search stopped before it converged; raise fit.maximum_iterations")
@@ -199,9 +196,8 @@ def _held_out_notes(treatments: Sequence[Mapping[str, Any]]) -> list[str]:
             before = treatment["before"]["held_out"].get(name)
             if before is not None and after[key] > NO_BETTER * before[key]:
                 notes.append(
-                    f"{treatment['name']}: the held-out part of {name} is met no better than before; "
-                    "the values "
-                    "are not confirmed"
+                    f"{treatment['name']}: the held-out part of {name} is met no better than before; the "
+                    "values are not confirmed"
                 )
     return notes
 
@@ -222,8 +218,7 @@ def closing_lines(summary: Mapping[str, Any]) -> list[str]:
                 key, unit = ("rms_mm", " mm") if quantity == "zone" else ("rms_log_ratio", " of ln")
                 lines.append(
                     f"{treatment['name']}, {quantity} {part.replace('_', ' ')}: rms "
-                    f"{before[quantity][key]:.3g} → "
-                    f"{after[quantity][key]:.3g}{unit}"
+                    f"{before[quantity][key]:.3g} → {after[quantity][key]:.3g}{unit}"
                 )
     lines += [f"caution: {note}" for note in summary["notes"]]
     return [*lines, f"to use it: {summary['command']}"]

@@ -33,11 +33,9 @@ LIMITS = (
     "The fit takes the model as true. Whatever the model leaves out (steam, shrinkage, needles that stand "
     "elsewhere than planned) is put on the parameters as well.",
     "One zone and one log are few data. Values fitted to one treatment need not hold for another; the "
-    "held-out "
-    "part belongs to the same treatment unless a whole one was held out.",
+    "held-out part belongs to the same treatment unless a whole one was held out.",
     "Uncertainties are those of the problem made linear at the best fit, with the stated standard "
-    "deviations and "
-    "normal priors of ln(value); they hold no error of the model.",
+    "deviations and normal priors of ln(value); they hold no error of the model.",
     "The grid is a coarse one for planning; a finer one moves zone and impedance by some per cent.",
 )
 
@@ -214,10 +212,9 @@ def _identifiability(found: Mapping[str, Any]) -> str:
         left = "not at all" if share is None else f"to {100 * share:.0f} % of the prior's sd"
         tellings.append(f"<li>{safe(weights)}: known {left}</li>")
     return (
-        f"<h3>Correlation after the fit</h3>{table(['', *map(layer_name, names)], rows)}"
-        "<h3>Combinations, best known first</h3><p class='muted'>Directions in ln(value) over the "
-        "prior's sd, "
-        f"and how well the data alone know them.</p><ul>{''.join(tellings)}</ul>"
+        f"<h3>Correlation after the fit</h3>{table(['', *map(layer_name, names)], rows)}<h3>Combinations, "
+        "best known first</h3><p class='muted'>Directions in ln(value) over the prior's sd, and how well "
+        f"the data alone know them.</p><ul>{''.join(tellings)}</ul>"
     )
 
 

@@ -56,14 +56,12 @@ class Unknown:
         if not self.lower < self.start < self.upper:
             raise InputError(
                 f"parameters.{self.name}: its start {self.start:g} must lie between its bounds "
-                f"{self.lower:g} "
-                f"and {self.upper:g}; set parameters.{self.name}.start, or other bounds"
+                f"{self.lower:g} and {self.upper:g}; set parameters.{self.name}.start, or other bounds"
             )
         if not (0.0 < self.prior_sd <= 3.0):
             raise InputError(
-                f"parameters.{self.name}.prior_sd={self.prior_sd:g} is refused; it is the standard "
-                "deviation of "
-                "the logarithm and must be positive and at most 3 (a factor of 20)"
+                f"parameters.{self.name}.prior_sd={self.prior_sd:g} is refused; it is the standard deviation "
+                "of the logarithm and must be positive and at most 3 (a factor of 20)"
             )
 
 

@@ -120,8 +120,7 @@ def octants(names: Sequence[str]) -> NDArray[np.int64]:
         if len(words) != 3 or sorted(axes) != [[0], [1], [2]]:
             raise InputError(
                 f"held_out.octants: {name!r} is no octant; use left or right, anterior or posterior, "
-                "superior or "
-                "inferior, joined by hyphens, such as right-anterior-superior"
+                "superior or inferior, joined by hyphens, such as right-anterior-superior"
             )
         sign = [0, 0, 0]
         for word, (axis,) in zip(words, axes, strict=True):
@@ -154,9 +153,8 @@ def observed_log(
     good &= (time >= 0.0) & (time <= duration)
     if not good.any():
         raise InputError(
-            f"the log's {quantity} from {first:g} to {last:g} s and the treatment of {duration:g} s "
-            "have no time "
-            "in common; its time must count from the treatment's start, in the unit its column names"
+            f"the log's {quantity} from {first:g} to {last:g} s and the treatment of {duration:g} s have no "
+            "time in common; its time must count from the treatment's start, in the unit its column names"
         )
     at = time[good]
     split = -math.inf if whole else float(at[0] + (1.0 - share) * (at[-1] - at[0]))
@@ -183,9 +181,8 @@ def check_start(treatment: ObservedTreatment, prediction: Prediction) -> None:
         if not np.isfinite(_ratios(log, prediction)).any():
             first, last = float(log.time[0]), float(log.time[-1])
             raise InputError(
-                f"treatment {treatment.name!r}: the log's {log.quantity} from {first:g} to {last:g} s "
-                "and the "
-                f"simulated one to {float(prediction.time[-1]):g} s have no time in common; check its "
+                f"treatment {treatment.name!r}: the log's {log.quantity} from {first:g} to {last:g} s and "
+                f"the simulated one to {float(prediction.time[-1]):g} s have no time in common; check its "
                 "time column"
             )
 
