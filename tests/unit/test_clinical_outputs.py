@@ -25,7 +25,9 @@ from thermosim.anatomy.mesh import from_polydata
 from thermosim.applicators.electrode import Electrode
 from thermosim.applicators.pose_files import read_poses
 from thermosim.build import load_case, simulate
+from thermosim.commands.margin import check_margin, measure_margin
 from thermosim.config import LabelMapAnatomyConfig, StructureConfig
+from thermosim.config_margin import FusionConfig, MarginConfig, MarginOutputConfig
 from thermosim.errors import InputError
 from thermosim.outcome.level_set import LevelSet
 from thermosim.outcome.results import MarginStatistics, TumorMargin
@@ -151,7 +153,7 @@ def test_a_run_refuses_a_wrong_series_before_it_starts(source: Path) -> None:
     case = load_case("quick", ["grid.spacing_mm=4", f"output.dicom_source_directory={source}", "backend=cpu"])
     with pytest.raises(InputError, match="computing box does not lie on the series"):
         simulate(case)
-    with pytest.raises(InputError, match="keep_patient_identity=true needs"):
+    with pytest.raises(InputError, match=r"keep_patient_identity=true needs"):
         load_case("quick", ["output.keep_patient_identity=true"])
 
 
@@ -220,3 +222,33 @@ def test_an_anatomy_from_a_segmentation(written: Path, source: Path) -> None:
     config = LabelMapAnatomyConfig(path=str(written), ct_path=str(source), segments=segments)
     center = LabelMapSource(config).tumor_centers()["tumor"]
     assert 1e3 * center == pytest.approx(1e3 * CENTER, abs=0.3)  # mm, slices of 2.5 mm
+
+
+def test_margin_from_segmentations_to_a_segmentation(written: Path, source: Path, tmp_path: Path) -> None:
+    """`thermosim margin` on DICOM files alone: two balls around one centre, 12.3 and 6 mm."""
+    output = MarginOutputConfig(str(tmp_path), report=False, scene=False, dicom=True)
+    files = {"tumor": str(written), "ablation": str(written), "ct_before": str(source)}
+    config = MarginConfig(
+        **files,
+        tumor_segment="tumor",
+        ablation_segment="Ablation zone",
+        fusion=FusionConfig("none"),
+        output=output,
+    )
+    result = measure_margin(config)
+    assert result.summary["tumors"][0]["minimal_ablative_margin_mm"] == pytest.approx(6.3, abs=0.7)
+    paths = result.save(tmp_path)
+    zone, before = read_mask(paths["dicom"], "Ablation zone", ct=source), read_mask(written, "Ablation zone")
+    assert zone.frame_of_reference == FRAME
+    assert zone.mask.sum() * zone.grid.cell_volume == pytest.approx(
+        before.mask.sum() * before.grid.cell_volume, rel=0.03
+    )
+    assert [word for word in (b"Doe", b"4711", b"acc-99") if word in paths["dicom"].read_bytes()] == []
+
+
+def test_margin_refuses_a_segmentation_without_its_series() -> None:
+    files = {"tumor": "a.nii.gz", "ablation": "b.nii.gz"}
+    with pytest.raises(InputError, match=r"output\.dicom=true needs ct_before=FOLDER"):
+        check_margin(MarginConfig(**files, output=MarginOutputConfig("x", dicom=True)))
+    with pytest.raises(InputError, match=r"keep_patient_identity=true needs output.dicom=true"):
+        check_margin(MarginConfig(**files, output=MarginOutputConfig("x", keep_patient_identity=True)))

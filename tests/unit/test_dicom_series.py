@@ -134,6 +134,12 @@ def test_other_things_than_series(tmp_path: Path) -> None:
     assert read_ct(tmp_path).values.shape == VALUES.shape
 
 
+def test_a_multi_frame_image_is_named(data_dir: Path, tmp_path: Path) -> None:
+    shutil.copy(data_dir / "importers" / "dicom_seg" / "liver.dcm", tmp_path)
+    with pytest.raises(InputError, match=r"multi-frame \(enhanced\) image, .* convert it to NIfTI"):
+        read_ct(tmp_path)
+
+
 def test_a_real_slice_has_its_hounsfield_units(tmp_path: Path) -> None:
     path = Path(get_testdata_file("CT_small.dcm"))
     shutil.copy(path, tmp_path / "a.dcm")

@@ -56,6 +56,11 @@ def series_geometry(directory: Path) -> SeriesGeometry:
     headers = [(path, open_dicom(path, pixels=False)) for path in paths]
     images = [(path, head) for path, head in headers if "ImagePositionPatient" in head and "Rows" in head]
     if not images:
+        if any("PerFrameFunctionalGroupsSequence" in head for _, head in headers):
+            raise InputError(
+                f"folder {directory.name!r} holds a multi-frame (enhanced) image, not one file per slice; "
+                "convert it to NIfTI first"
+            )
         raise InputError(
             f"folder {directory.name!r} holds no DICOM slices with a position "
             f"({len(names)} files, {len(paths)} of them DICOM)"
