@@ -244,7 +244,8 @@ class ElectricPotential:
         self._count(report)
         potentials = self._electrode_potentials(voltages)
         residual = self.solver.residual
-        currents = [self.electrode_current(field, e, float(v), residual) for e, v in enumerate(potentials)]
+        fed = [self._fed(field, e, float(v), residual) for e, v in enumerate(potentials)]
+        currents = [self.spacing * float(current) for current in self.backend.fetch(*fed)]
         error = report.energy_error / scale if report.iterations and scale > 0.0 else 0.0
         return DriveReport(np.array(currents), error, report.relative_residual)
 
@@ -279,13 +280,11 @@ class ElectricPotential:
                     "wall_inflow", wall.n, wall.cell, wall.factor, self.sigma, np.float32(volts), residual
                 )
 
-    def electrode_current(
-        self, field: Array, electrode: int, potential: float, residual: Array | None = None
-    ) -> float:
-        """Current [A] out of one electrode at `potential` into tissue whose potential is `field`.
+    def _fed(self, field: Array, electrode: int, potential: float, residual: Array | None) -> Array:
+        """Current out of one electrode at `potential` into tissue whose potential is `field`, over h [A/m].
 
         What a cell passes on to its neighbours is what the electrode feeds into it but for the
-        `residual` b − A φ that the solve left there; None: too small to matter.
+        `residual` b − A φ that the solve left there; None: too small to matter. A number on the device.
         """
         wall = self.walls[electrode]
         current = self.backend.full(wall.n, 0.0, "float64")
@@ -305,17 +304,19 @@ class ElectricPotential:
         )
         if residual is not None:
             current += self._alone[electrode] * residual[wall.cell]
-        return self.spacing * float(current.sum())
+        return current.sum()
 
     def admittances(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Y [S] of the terminals, (n, n) symmetric, and of the electrodes, (n_electrodes, n).
 
         Entry (i, j): current out of i when terminal j is at 1 V and all others at 0. After `solve`.
         """
-        single = np.empty((len(self.walls), len(self.terminals)))
-        for j, (driven, field) in enumerate(zip(self.terminals, self.fields, strict=True)):
-            for e in range(len(self.walls)):
-                single[e, j] = self.electrode_current(field, e, 1.0 if e in driven else 0.0)
+        fed = [
+            self._fed(field, e, 1.0 if e in driven else 0.0, None)
+            for e in range(len(self.walls))
+            for driven, field in zip(self.terminals, self.fields, strict=True)
+        ]
+        single = self.spacing * np.reshape(self.backend.fetch(*fed), (len(self.walls), len(self.terminals)))
         matrix = np.array([single[list(terminal)].sum(axis=0) for terminal in self.terminals])
         return 0.5 * (matrix + matrix.T), single
 
