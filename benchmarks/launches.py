@@ -130,6 +130,7 @@ class LaunchProfile:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.kernels: dict[str, KernelTime] = {}
+        self._programs: dict[int, tuple[CpuProgram, float]] = {}  # bytes per cell of each
 
     def __enter__(self) -> LaunchProfile:
         self._launch = self.backend._launch
@@ -162,7 +163,10 @@ class LaunchProfile:
         entry.launches += 1
         entry.cells += cells
         if cells >= COUNTED_CELLS:
-            entry.bytes += program_bytes_per_cell(calls, (shape[0], shape[1], shape[2])) * cells
+            if id(program) not in self._programs:
+                moved = program_bytes_per_cell(calls, (shape[0], shape[1], shape[2]))
+                self._programs[id(program)] = (program, moved)
+            entry.bytes += self._programs[id(program)][1] * cells
             entry.counted_cells += cells
             entry.counted_seconds += taken
 
