@@ -60,6 +60,7 @@ class MarginConfig:
     ct_after: str | None = None
     mesh_frame: str = "LPS"  # of meshes: LPS | RAS
     mesh_unit: str = "mm"  # of meshes: mm | m
+    mesh_spacing_mm: float = 0.5  # of the voxels that fill a mesh without a CT
     fusion: FusionConfig = field(default_factory=FusionConfig)
     shrinkage: ShrinkageConfig = field(default_factory=ShrinkageConfig)
     output: MarginOutputConfig = field(default_factory=MarginOutputConfig)

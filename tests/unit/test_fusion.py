@@ -177,6 +177,13 @@ def test_what_cannot_be_right_is_refused(motion, words, images, livers):
         assess_fusion(motion, LIMITS, images, livers, None)
 
 
+def test_a_deformation_that_makes_it_worse_is_refused(fused, images, livers):
+    worse = Motion("deformable", turned(2.0).transform, None)
+    wide = dataclasses.replace(LIMITS, deformation=0.1)
+    with pytest.raises(InputError, match="less with the deformation"):
+        assess_fusion(worse, wide, images, livers, None, rigid=fused)
+
+
 def test_a_poor_fusion_is_flagged(images, livers, places):
     marks = Landmarks(("a", "b"), places[:2], to_after(places[:2]) + 8e-3)
     quality = assess_fusion(no_motion(), LIMITS, images, livers, marks)

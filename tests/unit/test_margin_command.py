@@ -233,6 +233,21 @@ def test_frames_that_cannot_be_meant_are_refused(zone_center, zone_origin, words
         thermosim.measure_margin(MarginConfig(tumor=tumor, ablation=zone))
 
 
+def test_meshes_need_no_ct(tmp_path):
+    """Two balls as STL, 4 mm apart all around less 1 mm aside."""
+    files = {}
+    for name, center, radius in (
+        ("tumor", (10.0, -20.0, 30.0), 8.0),
+        ("ablation", (11.0, -20.0, 30.0), 12.0),
+    ):
+        files[name] = str(tmp_path / f"{name}.stl")
+        pv.Sphere(radius=radius, center=center, theta_resolution=90, phi_resolution=90).save(files[name])
+    tumor = thermosim.measure_margin(MarginConfig(**files)).summary["tumors"][0]
+    # voxels of 0.5 mm
+    assert tumor["minimal_ablative_margin_mm"] == pytest.approx(3.0, abs=0.12)
+    assert tumor["volume_ml"] == pytest.approx(4 / 3 * np.pi * 0.8**3, rel=0.01)
+
+
 def test_help_has_keys_and_an_example(capfd):
     code, out, _ = command(capfd, "--help")
     assert code == 0

@@ -114,6 +114,8 @@ def measure_margin(config: MarginConfig) -> MarginResult:
 
 def check_margin(config: MarginConfig) -> str:
     """Refuse contradictions before any file is read; returns the method of fusion."""
+    from thermosim.commands.masks import MaskOptions
+
     fusion = config.fusion
     if fusion.method not in METHODS:
         raise InputError(f"fusion.method={fusion.method!r} is not known; use one of {', '.join(METHODS)}")
@@ -141,10 +143,7 @@ def check_margin(config: MarginConfig) -> str:
         raise InputError(
             "output.keep_patient_identity=true needs output.dicom=true; only zone.dcm can name one"
         )
-    if config.mesh_frame not in ("LPS", "RAS") or config.mesh_unit not in ("mm", "m"):
-        raise InputError(
-            f"mesh_frame={config.mesh_frame!r} must be LPS or RAS, mesh_unit={config.mesh_unit!r} mm or m"
-        )
+    MaskOptions(config.mesh_frame, config.mesh_unit, config.mesh_spacing_mm)
     return method
 
 
@@ -194,17 +193,21 @@ def _read(config: MarginConfig) -> ObservedInputs:
 
 
 def _mask(config: MarginConfig, path: str, segment: str | None, frame: str | None, ct: Any) -> Any:
-    """One mask, on its own voxels or, for meshes and contours, on those of the CT beside it."""
+    """One mask, on its own voxels or, for meshes and contours, on those of the CT beside it.
+
+    A mesh without a CT gets voxels of its own.
+    """
     from thermosim.anatomy.clinical_files import SURFACE_KINDS, CtImage, read_mask
+    from thermosim.commands.masks import MaskOptions, voxels_of_mesh
 
     place = Path(path).expanduser()
+    grid = None
     if ct is None and place.suffix.lower() in SURFACE_KINDS:
-        raise InputError(
-            f"{place.name!r} is a mesh, which has no voxels; give the CT it was drawn on, or a mask"
-        )
+        grid = voxels_of_mesh(place, MaskOptions(config.mesh_frame, config.mesh_unit, config.mesh_spacing_mm))
     return read_mask(
         place,
         segment,
+        grid=grid,
         ct=None if ct is None else CtImage(ct.grid, ct.values, frame),
         frame=config.mesh_frame,
         unit=config.mesh_unit,

@@ -69,7 +69,7 @@ def read_zone(which: str, path: Path, segment: str | None, ct: str | None, optio
     grid = None
     try:
         if path.suffix.lower() in SURFACE_KINDS and ct is None:
-            grid = _voxels_of_mesh(path, options)
+            grid = voxels_of_mesh(path, options)
         image = read_mask(path, segment, grid=grid, ct=ct, frame=options.frame, unit=options.unit)
     except InputError as error:
         raise InputError(f"{which}: {error}") from None
@@ -79,7 +79,7 @@ def read_zone(which: str, path: Path, segment: str | None, ct: str | None, optio
     return Mask(level, image.grid.spacing, image.frame_of_reference)
 
 
-def _voxels_of_mesh(path: Path, options: MaskOptions) -> Grid:
+def voxels_of_mesh(path: Path, options: MaskOptions) -> Grid:
     """Voxels around a mesh, as fine as asked for."""
     to_lps = (MILLIMETRE if options.unit == "mm" else 1.0) * (
         LPS_TO_RAS if options.frame == "RAS" else np.eye(3)

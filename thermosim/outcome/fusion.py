@@ -23,6 +23,8 @@ LOW_SIMILARITY = 0.3
 """A lower correlation of the CTs within the guide is flagged."""
 LARGE_LANDMARK_ERROR = 5e-3
 """A larger mean error at landmarks is flagged [m]."""
+BLUR = 0.04
+"""A deformation may lower the correlation by so much, as sampling between voxels blurs."""
 LEAST_COVER = 0.6
 """The CT after must show at least this share of what guides the fusion."""
 MOST_CELLS = 400_000
@@ -126,6 +128,13 @@ def assess_fusion(
                 f"fusion refused: the CTs agree less after it (correlation {similar_after:.2f}) than before "
                 f"({similar_before:.2f}); give liver masks, or use fusion.method=none if the frames agree"
             )
+        if rigid is not None:
+            similar_rigid, _ = _similarity(cts, rigid, *guide)
+            if similar_rigid is not None and similar_after < similar_rigid - BLUR:
+                raise InputError(
+                    "fusion refused: the CTs agree less with the deformation (correlation "
+                    f"{similar_after:.2f}) than without ({similar_rigid:.2f}); use fusion.method=rigid"
+                )
         if similar_after < LOW_SIMILARITY:
             warnings.append(
                 f"the fused CTs agree poorly (correlation {similar_after:.2f}); look at the chequerboard"
@@ -134,6 +143,11 @@ def assess_fusion(
     if livers[0] is not None and livers[1] is not None:
         overlap_before = dice(livers[0], livers[1], no_motion())
         overlap_after = dice(livers[0], livers[1], motion)
+        if rigid is not None and overlap_after < (overlap_rigid := dice(livers[0], livers[1], rigid)) - 0.01:
+            raise InputError(
+                "fusion refused: the livers overlap less with the deformation (Dice "
+                f"{overlap_after:.2f}) than without ({overlap_rigid:.2f}); use fusion.method=rigid"
+            )
         if overlap_after < overlap_before - 0.02:
             raise InputError(
                 f"fusion refused: the livers overlap less after it (Dice {overlap_after:.2f}) than before "

@@ -168,7 +168,11 @@ def deformable_motion(
     control_spacing: float,
     excluded_after: NDArray[np.bool_] | None = None,
 ) -> Motion:
-    """A B-spline on top of a rigid motion, its control points `control_spacing` [m] apart."""
+    """A B-spline on top of a rigid motion, its control points `control_spacing` [m] apart.
+
+    Noisy images of few features lead it astray; `thermosim.outcome.fusion` refuses one under which the
+    CTs or the livers agree less than under the rigid motion.
+    """
     import SimpleITK as sitk
 
     fixed = _working(_itk(before.grid, before.values))

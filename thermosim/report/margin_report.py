@@ -413,6 +413,8 @@ def _zone_table(summary: Mapping[str, Any]) -> str:
     point, moved = (
         summary["tumors"][0][key] for key in ("thinnest_point_lps_mm", "thinnest_point_after_lps_mm")
     )
+    if summary["fusion"]["method"] == "none":
+        return text + f"<p>Thinnest place, LPS mm: {_point(point)}.</p>"
     return text + (
         f"<p>Thinnest place, LPS mm: {_point(point)} in the frame before treatment, {_point(moved)} in the "
         "frame after it.</p>"
