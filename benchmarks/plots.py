@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 INK, OURS, OTHERS = "#333333", "#c2410c", "#64748b"
 LIMIT_MM = 0.5
@@ -37,6 +38,10 @@ def draw(cases: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _clean(axes: Any) -> None:
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":  # numbers at powers of ten only, written out
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(colors=INK)
@@ -96,9 +101,9 @@ def _growth(cases: dict[str, Any]) -> Any:
 def _peers(cases: dict[str, Any]) -> Any:
     """Bars of all peers, three panels."""
     panels = (
-        ("heat_peers", "plain heat step [M cells/s]", "rates", 1e-6),
-        ("potential_peers", "cold potential [s]", "seconds", 1.0),
-        ("ablation_peers", "whole ablation [s]", "seconds", 1.0),
+        ("heat_peers", "plain heat step [M cells/s], more is better", "rates", 1e-6),
+        ("potential_peers", "cold potential [s], less is better, logarithmic", "seconds", 1.0),
+        ("ablation_peers", "whole ablation [s], less is better, logarithmic", "seconds", 1.0),
     )
     have = [p for p in panels if p[0] in cases]
     figure, all_axes = plt.subplots(
@@ -114,7 +119,7 @@ def _peers(cases: dict[str, Any]) -> Any:
         colors = [OURS if row["peer"].startswith("thermosim") else OTHERS for row in rows]
         bars = axes.barh(names, values, color=colors)
         axes.bar_label(bars, fmt="%.3g", padding=3, color=INK)
-        axes.set(xscale="log", xlabel=label)
+        axes.set(xscale="linear" if case == "heat_peers" else "log", xlabel=label)
         axes.invert_yaxis()
         axes.margins(x=0.12)
         _clean(axes)
