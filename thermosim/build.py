@@ -18,7 +18,6 @@ from thermosim.anatomy.anatomy import Anatomy, AnatomySource, TriangleSurface
 from thermosim.anatomy.grid import Grid, Vector
 from thermosim.applicators.electrode import Electrode
 from thermosim.applicators.layout import check_gaps, check_inside, electrodes_from, exposed_bounds
-from thermosim.applicators.pose_checks import check_poses
 from thermosim.applicators.protocol import Protocol
 from thermosim.composition import compose, composition_message, typed
 from thermosim.config import (
@@ -245,6 +244,8 @@ def lay_out(case: Case, anatomies: Anatomies | None = None) -> Layout:
         checks.check_tissue_name(f"the tissue of {structure.name!r}", structure.tissue, config.tissue)
     together = config.protocol.serial == "none"
     electrodes = electrodes_from(config.layout, config.applicators, source.tumor_centers(), together)
+    from thermosim.applicators.pose_checks import check_poses  # PyVista takes long to import
+
     check_poses(config.layout, electrodes, source)
     protocol = Protocol.of(config.protocol, electrodes)  # refuses what contradicts itself
     grid = grid_around(config.grid, _everywhere(protocol, electrodes))

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from thermosim.anatomy.grid import Grid
 from thermosim.applicators.devices import electrodes_of, tip_beyond_middle
 from thermosim.applicators.electrode import Electrode
-from thermosim.applicators.pose_files import read_poses
 from thermosim.applicators.tines import side_vectors
 from thermosim.config import ApplicatorConfig, LayoutConfig, NeedleConfig
 from thermosim.errors import InputError
@@ -58,6 +57,8 @@ def _needles(
     """Every needle in mm, and what its points are counted from [m, LPS]."""
     center = _reference_point(layout, tumor_centers)
     if layout.path is not None:
+        from thermosim.applicators.pose_files import read_poses  # image libraries take long to import
+
         needles = list(read_poses(layout.path, order=layout.order, coordinates=layout.coordinates))
     else:
         needles = _ring(layout, device) if layout.pattern is not None else list(layout.needles)
