@@ -153,7 +153,8 @@ class LaunchProfile:
         """A program of the CPU: one line for all its kernels, which share the time."""
         calls = program._kept
         names = list(dict.fromkeys(call.signature.name for call in calls))
-        entry = self.kernels.setdefault(" + ".join(names), KernelTime(calls[0].signature.source))
+        source = calls[-1].signature.source  # faces come first in programs of heat and of potential
+        entry = self.kernels.setdefault(" + ".join(names), KernelTime(source))
         begun = time.perf_counter()
         self._run(program)
         taken = time.perf_counter() - begun
