@@ -6,6 +6,7 @@ import dataclasses
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,17 @@ def _not_ahead(simulation: Simulation) -> Callable[[], None]:
     return _nothing
 
 
+def _one_by_one(simulation: Simulation) -> Callable[[], None]:
+    """Each kernel passes over the whole grid before the next begins, in place of tile by tile."""
+    backend = simulation.backend
+    backend.program = partial(Backend.program, backend)  # type: ignore[method-assign]
+
+    def undo() -> None:
+        del backend.program
+
+    return undo
+
+
 VARIANTS = (
     Variant("as it is"),
     Variant("potential at every step", ("solver.resolve_tolerance=0",)),
@@ -97,6 +109,7 @@ VARIANTS = (
     Variant("forward Euler, no super-time-stepping", change=_explicit),
     Variant("steps of at most 1 K", ("solver.maximum_temperature_rise=1",)),
     Variant("steps of at most 10 K", ("solver.maximum_temperature_rise=10",)),
+    Variant("kernels one by one, not tile by tile", change=_one_by_one),
     Variant("active box off", ("solver.active_box=false",)),
 )
 
