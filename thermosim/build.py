@@ -26,6 +26,7 @@ from thermosim.config import (
     BlockAnatomyConfig,
     GridConfig,
     LabelMapAnatomyConfig,
+    OutputConfig,
     PhantomAnatomyConfig,
     SimulationConfig,
     SurfacesAnatomyConfig,
@@ -371,21 +372,16 @@ def simulate(
         When the user stops the run; the checkpoint stays in `directory`.
     """
     from thermosim import simulation
-    from thermosim.anatomy.dicom_series import series_geometry
     from thermosim.backends import choice, select
-    from thermosim.report.dicom_seg import check_source
-    from thermosim.report.generator_log import read_generator_log
 
     config = case.config
-    path = config.output.generator_log_file
-    log = None if path is None else read_generator_log(path)
+    log = _generator_log(config.output)
     backend = select(config.backend.name, config.backend.threads, config.backend.device, turn)
     if announce is not None:
         announce(choice(config.backend.name, backend))
     problem, source = build_problem(case)
     if config.output.dicom_source_directory is not None:
-        series = Path(config.output.dicom_source_directory).expanduser()
-        check_source(series_geometry(series), problem.anatomy.grid)
+        _check_series(Path(config.output.dicom_source_directory).expanduser(), problem.anatomy.grid)
     checkpoint = None
     if directory is not None:
         folder = Path(directory)
@@ -398,6 +394,23 @@ def simulate(
     from thermosim.outcome.assess import assess  # slow to import: the first step need not wait for it
 
     return Result(case, run, assess(run, config.damage), source.display_surfaces(), log)
+
+
+def _generator_log(output: OutputConfig) -> GeneratorLog | None:
+    """What a real generator recorded, where the case names it."""
+    if output.generator_log_file is None:
+        return None
+    from thermosim.report.generator_log import read_generator_log
+
+    return read_generator_log(output.generator_log_file)
+
+
+def _check_series(directory: Path, grid: Grid) -> None:
+    """Refuse a DICOM series that does not cover the grid; libraries of images load for those who have one."""
+    from thermosim.anatomy.dicom_series import series_geometry
+    from thermosim.report.dicom_seg import check_source
+
+    check_source(series_geometry(directory), grid)
 
 
 def _store_for_resuming(case: Case, folder: Path) -> None:

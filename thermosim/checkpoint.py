@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,17 +17,23 @@ from thermosim.errors import InputError
 FORMAT = "thermosim-checkpoint-2"
 
 
-def _digest(fields: dict[str, NDArray[Any]], state: str) -> str:
+def _digest(fields: Mapping[str, NDArray[Any]], state: str) -> str:
     """Over every byte: a bit that flips on the disk must not go on living in a treatment."""
     digest = hashlib.blake2b(state.encode(), digest_size=20)
     for name in sorted(fields):
-        digest.update(f"{name} {fields[name].shape} {fields[name].dtype}".encode())
-        digest.update(np.ascontiguousarray(fields[name]).data)
+        values = fields[name]
+        digest.update(f"{name} {values.shape} {values.dtype}".encode())
+        digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
 
 
-def save(path: Path, fields: dict[str, NDArray[Any]], state: dict[str, Any], fingerprint: str) -> None:
-    """Write fields and plain values; `fingerprint` says which problem they belong to."""
+def save(path: Path, fields: Mapping[str, NDArray[Any]], state: dict[str, Any], fingerprint: str) -> None:
+    """Write fields and plain values; `fingerprint` says which problem they belong to.
+
+    Fields are asked for one by one, so that a mapping which copies them from a device holds one at a time.
+    """
+    import h5py  # takes long to import, and many runs keep nothing
+
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(state)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -37,8 +43,8 @@ def save(path: Path, fields: dict[str, NDArray[Any]], state: dict[str, Any], fin
             file.attrs["fingerprint"] = fingerprint
             file.attrs["state"] = text
             file.attrs["digest"] = _digest(fields, text)
-            for name, values in fields.items():
-                file.create_dataset(name, data=values)
+            for name in fields:
+                file.create_dataset(name, data=fields[name])
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -52,6 +58,8 @@ def load(path: Path, fingerprint: str) -> tuple[dict[str, NDArray[Any]], dict[st
     InputError
         When the file is missing, damaged, or belongs to another problem.
     """
+    import h5py
+
     if not path.is_file():
         raise InputError(f"no checkpoint {path.name} in {path.parent}; nothing to resume")
     try:

@@ -9,12 +9,12 @@ import signal
 import sys
 import threading
 import time as wall_clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +42,6 @@ from thermosim.simulation_result import (
 )
 from thermosim.tissue.laws import arrhenius_rate
 from thermosim.treatment import Problem, Treatment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = [
     "EnergyAudit",
@@ -88,6 +85,10 @@ NO_CURRENT = 1e-6
 
 MOST_CORRECTIONS = 4
 """After so many corrections of floating terminals in vain the whole circuit is solved."""
+
+WORTH_KEEPING = 10.0
+"""Work [s of the clock on the wall] that a checkpoint must save: below it, starting again costs no more than
+writing one now and then does."""
 
 LARGEST_POWER_CHANGE = 0.2
 """Relative change of the power after which the time step is chosen afresh."""
@@ -143,6 +144,22 @@ def _deferred_interrupt() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+class _OnHost(Mapping[str, NDArray[Any]]):
+    """Fields of a treatment by name, each copied to the host when it is asked for and not kept."""
+
+    def __init__(self, treatment: Treatment, fields: dict[str, Any]) -> None:
+        self._treatment, self._fields = treatment, fields
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._treatment.host(self._fields[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+
 class Simulation:
     """One run of one problem on one backend."""
 
@@ -191,6 +208,7 @@ class Simulation:
 
     def run(self, callbacks: Sequence[Callback] = (), checkpoint: Path | None = None) -> SimulationResult:
         """From the present moment to the end of the protocol."""
+        kept = wall_clock.perf_counter()
         with _deferred_interrupt() as interrupted:
             while self.clock.time < self.protocol.duration - 1e-9:
                 begun = wall_clock.perf_counter()
@@ -201,8 +219,10 @@ class Simulation:
                 for callback in callbacks:
                     callback(self._progress())
                 due = self.clock.time >= self.next_checkpoint
+                due &= wall_clock.perf_counter() - kept >= WORTH_KEEPING
                 if checkpoint is not None and (due or interrupted[0]):
                     self.save(checkpoint)
+                    kept = wall_clock.perf_counter()
                     self.next_checkpoint = self.clock.time + 60.0 * self.solver.checkpoint_interval_min
                 if interrupted[0]:
                     raise Interrupted(f"stopped at {self.clock.time:.1f} s of simulated time")
@@ -807,8 +827,7 @@ class Simulation:
             "counts": [potential.solves, potential.iterations, self.treatment.bioheat.evaluations],
             "arrays": {name: None if a is None else a.tolist() for name, a in arrays.items()},
         }
-        fields = {name: self.treatment.host(f) for name, f in self._fields().items()}
-        checkpoints.save(path, fields, state, self._fingerprint())
+        checkpoints.save(path, _OnHost(self.treatment, self._fields()), state, self._fingerprint())
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint of the same problem.

@@ -257,7 +257,10 @@ def test_the_cases_that_end_early_do() -> None:
         assert first_end == second_start
 
 
-def test_checkpoints_are_written_in_time_and_change_nothing(tmp_path: Path) -> None:
+def test_checkpoints_are_written_in_time_and_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thermosim.simulation.WORTH_KEEPING", 0.0)
     problem = replace(switching(), solver=SolverConfig(checkpoint_interval_min=0.25))
     path = tmp_path / "deep" / "checkpoint.h5"
     written: list[int] = []
@@ -270,6 +273,12 @@ def test_checkpoints_are_written_in_time_and_change_nothing(tmp_path: Path) -> N
     assert 3 <= len(written) <= 5  # 70 s, one every 15 s
     assert [p.name for p in path.parent.iterdir()] == ["checkpoint.h5"]  # nothing unfinished left
     check_identical(run(problem, select("cpu", 1)), result)
+
+
+def test_what_is_quick_to_do_again_is_not_kept(tmp_path: Path) -> None:
+    problem = replace(switching(), solver=SolverConfig(checkpoint_interval_min=0.25))
+    run(problem, select("cpu", 1), checkpoint=tmp_path / "checkpoint.h5")
+    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------------------- refusals
