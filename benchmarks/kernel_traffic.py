@@ -27,6 +27,10 @@ TWO_GRIDS = {"restrict_sum", "prolongate_add", "coarsen_links"}
 """Kernels that work on fields of two levels; theirs is the coarser."""
 
 
+OF_ROWS = {"sum_parts", "max_parts"}
+"""Kernels that work on what others leave per row: as good as lists."""
+
+
 def is_table(signature: KernelSignature, parameter: str) -> bool:
     """Whether a parameter is a table by label: ``name[label[p]]``, or with the label in `l`."""
     text = (kernel_directory() / f"{signature.source}.cu").read_text()
@@ -80,4 +84,6 @@ def traffic(kernels: Iterable[str], layout: Layout = LAYOUT) -> dict[str, Statis
 
 def grid_kernels() -> list[str]:
     """Kernels that work on cells or rows of a grid."""
-    return sorted(name for name, signature in kernel_signatures().items() if signature.has_grid)
+    return sorted(
+        name for name, signature in kernel_signatures().items() if signature.has_grid and name not in OF_ROWS
+    )

@@ -169,6 +169,25 @@ KERNEL wall_drive(int n, const int* wall_start, const float* wall_factor,
   });
 }
 
+// ½ σ (V − φ)² of each link to a wall at potential V [W/m].
+KERNEL half_link_heat(int n, const int* cell, const float* potential, const float* sigma, const float* phi,
+                      float* half) {
+  for_each_entry(n, [=](int e) INLINE {
+    const float drop = potential[e] - phi[cell[e]];
+    half[e] = 0.5f * sigma[cell[e]] * drop * drop;
+  });
+}
+
+// The temperature that a link's wall seems to have if half of the heat on it, `power` times that of `half`,
+// arises at the wall. No heat flows where k is 0.
+KERNEL seeming_wall(int n, const int* cell, const float* coolant, const float* half, float power,
+                    const float* k, float* seeming) {
+  for_each_entry(n, [=](int e) INLINE {
+    const float conducted = k[cell[e]];
+    seeming[e] = coolant[e] - power * half[e] / (conducted <= 0.0f ? 1.0f : conducted);
+  });
+}
+
 // Adds to a stage what flows from walls into the cells beside them. The first stage corrects L0 too.
 KERNEL add_walls(int n, const int* cell, const float* strength, const float* drive, const float* T,
                  const float* k, const float* inverse_capacity, float inverse_h2, const float* scheme,

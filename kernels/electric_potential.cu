@@ -65,6 +65,11 @@ KERNEL wall_current(int n, int sx, int sy, const int* cell, const float* factor,
   });
 }
 
+// What `wall_current` takes for fed but the solve left in the cell, where the electrode is its only wall.
+KERNEL add_residual(int n, const int* cell, const float* alone, const float* residual, double* current) {
+  for_each_entry(n, [=](int e) INLINE { current[e] += alone[e] * residual[cell[e]]; });
+}
+
 // Joule heat [W/m³]: half of g (Δφ)² of each link goes to each of its ends.
 KERNEL joule_heat(GRID_PARAMETERS, const float* phi, const float* gx, const float* gy,
                   const float* gz, float inverse_h2, float* q) {

@@ -1062,3 +1062,129 @@ def count_dead(bench: Bench) -> None:
     out = bench.run("count_dead", damage=damage, k=k, threshold=1.0, n_values=1)["rows"][0]
     dead = (damage[bench.index()] >= 1.0) & (k[bench.index()] > 0.0)
     assert np.array_equal(out, dead.sum(axis=2).ravel())
+
+
+# ---------------------------------------------------------------------------- entries of arrays
+
+
+@oracle
+def half_link_heat(bench: Bench) -> None:
+    cells, sigma, phi = some_cells(bench), bench.memory(0.1, 1.0), bench.memory(0.0, 1.0)
+    n = len(cells)
+    potential = entries(bench, n)
+    out = bench.run(
+        "half_link_heat",
+        ("half",),
+        n=n,
+        cell=cells,
+        potential=potential,
+        sigma=sigma,
+        phi=phi,
+        half=np.full(n, 7.0, np.float32),
+    )["half"]
+    drop = potential.astype(float) - phi[cells]
+    scale = 0.5 * sigma[cells] * forward(potential, phi[cells]) ** 2
+    bench.agree(out, 0.5 * sigma[cells].astype(float) * drop**2, scale)
+
+
+@oracle
+def seeming_wall(bench: Bench) -> None:
+    cells, k = some_cells(bench), bench.memory(0.3, 0.7)
+    k[cells[::3]] = 0.0
+    n = len(cells)
+    coolant, half = entries(bench, n, -30.0, 0.0), entries(bench, n)
+    out = bench.run(
+        "seeming_wall",
+        ("seeming",),
+        n=n,
+        cell=cells,
+        coolant=coolant,
+        half=half,
+        power=3.0,
+        k=k,
+        seeming=np.full(n, 7.0, np.float32),
+    )["seeming"]
+    colder = 3.0 * half.astype(float) / np.where(k[cells] > 0.0, k[cells].astype(float), 1.0)
+    bench.agree(out, coolant - colder, forward(coolant, colder))
+
+
+@oracle
+def add_residual(bench: Bench) -> None:
+    cells, residual = some_cells(bench), bench.memory()
+    n = len(cells)
+    alone, before = (bench.random.random(n) < 0.5).astype(np.float32), bench.random.random(n)
+    out = bench.run(
+        "add_residual", ("current",), n=n, cell=cells, alone=alone, residual=residual, current=before
+    )["current"]
+    assert np.array_equal(out, before + alone * residual[cells])  # the product with 0 or 1 is exact
+
+
+@oracle
+def take(bench: Bench) -> None:
+    cells, field = some_cells(bench), bench.memory()
+    out = bench.run(
+        "take", ("out",), n=len(cells), index=cells, field=field, out=np.full(len(cells), 7.0, np.float32)
+    )["out"]
+    assert np.array_equal(out, field[cells])
+    assert np.array_equal(bench.backend.to_host(bench.backend.take(*on_device(bench, field, cells))), out)
+
+
+@oracle
+def put(bench: Bench) -> None:
+    cells, target = some_cells(bench), bench.memory()
+    values = entries(bench, len(cells))
+    out = bench.run("put", ("target",), n=len(cells), index=cells, values=values, target=target)["target"]
+    wanted = target.copy()
+    wanted[cells] = values
+    assert np.array_equal(out, wanted)
+    there, where, given = on_device(bench, target, cells, values)
+    bench.backend.put(there, where, given)
+    assert np.array_equal(bench.backend.to_host(there), wanted)
+
+
+@oracle
+def copy_entries(bench: Bench) -> None:
+    target = bench.memory()
+    values = entries(bench, 41)
+    wanted = np.concatenate([values, target[41:]])
+    out = bench.run("copy_entries", ("target",), n=41, values=values, target=target)["target"]
+    assert np.array_equal(out, wanted)
+    (there,) = on_device(bench, target)
+    bench.backend.write(there, values.astype(float))
+    assert np.array_equal(bench.backend.to_host(there), wanted)
+
+
+def on_device(bench: Bench, *arrays: Field) -> list[Any]:
+    return [bench.backend.asarray(array, str(array.dtype)) for array in arrays]
+
+
+def reduced(bench: Bench, kernel: str) -> None:
+    """Two lists of 300 numbers by parts of 128, and lists long enough to need several rounds."""
+    parts = Layout((2, 3, 128))
+    parts.__dict__.update(sx=300, sy=128, origin=0)
+    values, begin = bench.random.normal(size=600), bench.random.random(6)
+    given, out = on_device(bench, values, begin)
+    bench.launched.add(kernel)
+    bench.backend.on_cells(kernel, parts, given, out)
+    found = bench.backend.to_host(out)
+    of = np.sum if kernel == "sum_parts" else np.max
+    wanted = [of(row[first : first + 128]) for row in values.reshape(2, 300) for first in (0, 128, 256)]
+    assert found == pytest.approx(wanted, rel=0 if of is np.max else 1e-13, abs=0 if of is np.max else 1e-12)
+    reduce = bench.backend.sums if kernel == "sum_parts" else bench.backend.maxima
+    for n in (1, 1024, 1025, 256 * 1024 + 1):
+        rows = bench.random.normal(size=(2, n))
+        (there,) = on_device(bench, rows.ravel())
+        result = bench.backend.to_host(reduce(there.reshape(2, n)))
+        assert result.shape == (2,)
+        # sums of so many doubles in any order: each addition rounds once
+        assert result == pytest.approx(of(rows, axis=1), rel=0 if of is np.max else 1e-10, abs=1e-9)
+
+
+@oracle
+def sum_parts(bench: Bench) -> None:
+    reduced(bench, "sum_parts")
+
+
+@oracle
+def max_parts(bench: Bench) -> None:
+    reduced(bench, "max_parts")

@@ -19,9 +19,12 @@ from thermosim.resources import kernel_directory
 Array = Any
 """A flat, padded array of the backend: numpy.ndarray or cupy.ndarray."""
 
-SOURCES = ("electric_potential", "multigrid", "bioheat", "damage")
+SOURCES = ("electric_potential", "multigrid", "bioheat", "damage", "arrays")
 
 _ROW_ALIGNMENT = 8  # cells: a row starts on a 32-byte sector
+
+LONGEST_PART, USUAL_PART = 1024, 256
+"""Values that one warp reduces: so many if that is all, else parts of so many."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,10 @@ class Backend(ABC):
     def full(self, size: int, value: float, dtype: str) -> Array:
         """A new flat array."""
 
+    def empty(self, size: int, dtype: str) -> Array:
+        """A new flat array, to be filled."""
+        return self.full(size, 0, dtype)
+
     @abstractmethod
     def asarray(self, values: NDArray[Any], dtype: str) -> Array:
         """A copy of host values on the device."""
@@ -232,6 +239,41 @@ class Backend(ABC):
     def field(self, layout: Layout, value: float = 0.0, dtype: str = "float32") -> Array:
         """A padded field filled with `value`, ghost cells included."""
         return self.full(layout.size, value, dtype)
+
+    # ---- entries of arrays, in the order of the kernels around them
+
+    def take(self, field: Array, index: Array) -> Array:
+        """Entries ``field[index]`` of a float32 field."""
+        out = self.empty(index.size, "float32")
+        self.on_entries("take", index.size, index, field, out)
+        return out
+
+    def put(self, target: Array, index: Array, values: Array) -> None:
+        """``target[index] = values``, float32; no entry twice."""
+        self.on_entries("put", index.size, index, values, target)
+
+    def write(self, target: Array, values: NDArray[Any]) -> None:
+        """Host values into the first entries of a float32 array."""
+        self.on_entries("copy_entries", values.size, self.asarray(values, "float32"), target)
+
+    def sums(self, rows: Array) -> Array:
+        """Sum of each row of float64 in a fixed order, (n_values, n) to (n_values,)."""
+        return self._reduced("sum_parts", rows)
+
+    def maxima(self, rows: Array) -> Array:
+        """Maximum of each row of float64, (n_values, n) to (n_values,)."""
+        return self._reduced("max_parts", rows)
+
+    def _reduced(self, kernel: str, rows: Array) -> Array:
+        n_values, n = rows.shape
+        while True:
+            length = n if n <= LONGEST_PART else USUAL_PART
+            parts = _Part((n_values, -(-n // length), length), sx=n, sy=length, origin=0)
+            out = self.empty(parts.n_rows, "float64")
+            self.on_cells(kernel, parts, rows.reshape(-1), out)
+            if parts.shape[1] == 1:
+                return out
+            rows, n = out, parts.shape[1]
 
     # ---- kernels
 
@@ -313,7 +355,7 @@ class Backend(ABC):
 
     def row_sums(self, name: str, layout: Layout, n_values: int, *arguments: Any) -> tuple[float, ...]:
         """As `on_rows`, summed over the rows in a fixed order."""
-        (sums,) = self.fetch(self.on_rows(name, layout, n_values, *arguments).sum(axis=1))
+        (sums,) = self.fetch(self.sums(self.on_rows(name, layout, n_values, *arguments)))
         return tuple(float(v) for v in sums)
 
     def _checked(self, name: str, kind: KernelKind, arguments: Sequence[Any]) -> KernelSignature:

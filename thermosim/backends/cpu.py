@@ -178,6 +178,21 @@ class CpuBackend(Backend):
     def to_host(self, array: Array) -> NDArray[Any]:
         return np.asarray(array)
 
+    def take(self, field: Array, index: Array) -> Array:
+        return field[index]
+
+    def put(self, target: Array, index: Array, values: Array) -> None:
+        target[index] = values
+
+    def write(self, target: Array, values: NDArray[Any]) -> None:
+        target[: values.size] = values
+
+    def sums(self, rows: Array) -> Array:
+        return rows.sum(axis=1)
+
+    def maxima(self, rows: Array) -> Array:
+        return rows.max(axis=1)
+
     def _ready(self, arguments: tuple[Any, ...]) -> Sequence[Any]:
         return _ReadyArguments(arguments)
 

@@ -113,6 +113,9 @@ class CudaBackend(Backend):
     def full(self, size: int, value: float, dtype: str) -> Array:
         return self._cupy.full(size, value, dtype=dtype)
 
+    def empty(self, size: int, dtype: str) -> Array:
+        return self._cupy.empty(size, dtype=dtype)
+
     def asarray(self, values: NDArray[Any], dtype: str) -> Array:
         return self._cupy.asarray(np.ascontiguousarray(values, dtype=dtype))
 

@@ -192,13 +192,13 @@ class MultigridSolver:
                     f"wanted {tolerance:.1e}; raise solver.maximum_iterations or solver.potential_tolerance"
                 )
             cycle()
-            rz = float(self._rows.sum())
+            rz = self._total()
             beta = rz / previous_rz if iterations else 0.0
             previous_rz = rz
             turn = backend.call_on_cells("search_direction", layout, z, np.float32(beta), d)
             apply = backend.call_on_cells("apply_and_dot", layout, d, *self.finest.arrays, Ad, self._rows)
             backend.program([turn, apply])()
-            dAd = float(self._rows.sum())
+            dAd = self._total()
             alpha = rz / dAd if dAd > 0.0 else math.nan
             rr = backend.row_sums("step_and_norm", layout, 1, np.float32(alpha), d, Ad, solution, r)[0]
             before, residual = residual, math.sqrt(rr) / norm
@@ -208,6 +208,10 @@ class MultigridSolver:
         if energy_tolerance > 0.0 and iterations:
             residual = self._balance(solution, Ad, r) / norm
         return SolveReport(iterations, residual, energy_error, start_error)
+
+    def _total(self) -> float:
+        """Sum of what the last kernel left per row."""
+        return float(self.backend.fetch(self.backend.sums(self._rows.reshape(1, -1)))[0][0])
 
     def _balance(self, solution: Array, Ax: Array, r: Array) -> float:
         """Scale x so that x · r = 0, given r = b − A x; returns ‖r‖."""

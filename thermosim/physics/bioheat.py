@@ -153,7 +153,7 @@ class _WallArrays:
     temperature: Array
     ledger: tuple[Array, Array, Array]  # flow at the start; booked so far, and a stage before
     owner: NDArray[np.int32]
-    order: Array  # of the links as they were given
+    given: Array  # where each link as it was given is now
     n_owners: int  # 0: booked as one
     places: Array  # of its entries in the list of all links
 
@@ -239,7 +239,7 @@ class Bioheat:
                 backend.asarray(temperature, "float32"),
                 (empty(), empty(), empty()),
                 owners,
-                backend.asarray(order, "int32"),
+                backend.asarray(np.argsort(order), "int32"),
                 len(wall.temperatures) if wall.by_owner else 0,
                 backend.asarray(none, "int32"),
             )
@@ -269,16 +269,15 @@ class Bioheat:
         """Change the temperature of each owner of one wall [°C]."""
         wall = self._walls[name]
         if wall.n:
-            values = self.backend.asarray(temperatures[wall.owner] - self.law.reference, "float32")
-            wall.temperature[:] = values
-            self._wall_links[-1][wall.places] = values
+            self.backend.write(wall.temperature, temperatures[wall.owner] - self.law.reference)
+            self.backend.put(self._wall_links[-1], wall.places, wall.temperature)
 
     def set_link_temperatures(self, name: str, values: Array) -> None:
         """Give each link of one wall, in the order of its links, a temperature from the reference [K]."""
         wall = self._walls[name]
         if wall.n:
-            wall.temperature[:] = values[wall.order]
-            self._wall_links[-1][wall.places] = wall.temperature
+            self.backend.put(wall.temperature, wall.given, values)
+            self.backend.put(self._wall_links[-1], wall.places, wall.temperature)
 
     def wall_exchange(self, name: str, temperature: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Conductance G [W/K] from tissue to each owner of a wall `by_owner`, and tissue's mean T there [°C].
@@ -288,9 +287,10 @@ class Bioheat:
         wall = self._walls[name]
         if not wall.n:
             return np.zeros(wall.n_owners), np.full(wall.n_owners, self.law.reference)
-        host = self.backend.to_host
-        link = np.asarray(host(wall.factor * self.conductivity[wall.cell]), dtype=np.float64) * self.spacing
-        tissue = np.asarray(host(temperature[wall.cell]), dtype=np.float64)
+        factor, k, tissue = self.backend.fetch(
+            wall.factor, *(self.backend.take(field, wall.cell) for field in (self.conductivity, temperature))
+        )
+        link = np.asarray((factor * k).astype(np.float32), dtype=np.float64) * self.spacing
         conductance = np.asarray(np.bincount(wall.owner, link, wall.n_owners), dtype=np.float64)
         total = np.asarray(np.bincount(wall.owner, link * tissue, wall.n_owners), dtype=np.float64)
         mean = np.divide(total, conductance, out=np.zeros_like(total), where=conductance > 0)
@@ -398,8 +398,9 @@ class Bioheat:
             self.perfusion,
         )
         self.all_rows = False
-        on_device = (rows[1].max(), *(rows[n].sum() for n in (0, 2, 3, 4, 5)))
-        hottest, taken, broken, taken_ended, faces, faces_ended = map(float, self.backend.fetch(*on_device))
+        sums, maxima = self.backend.fetch(self.backend.sums(rows), self.backend.maxima(rows[1:2]))
+        hottest = float(maxima[0])
+        taken, _, broken, taken_ended, faces, faces_ended = map(float, sums)
         volume = self.spacing**3
         return Reading(
             hottest_temperature=hottest + self.law.reference,
@@ -479,7 +480,7 @@ class Bioheat:
             (stage.mu, stage.nu, stage.mu_tilde * time_step, stage.gamma_tilde * time_step)
             for stage in coefficients
         ]
-        self._schemes[: 4 * n] = self.backend.asarray(np.ravel(values), "float32")
+        self.backend.write(self._schemes, np.ravel(values))
 
     def _program(self, enthalpy: Array, temperature: Array, n_stages: int, boils: bool) -> Callable[[], None]:
         """The kernels of one step from these fields, with stages whose coefficients are in `_schemes`."""
@@ -523,12 +524,17 @@ class Bioheat:
         self.wall_heat, self.owner_heat = {}, {}
         if not self._walls:
             return
-        on_device = [wall.booked if wall.n_owners else wall.booked.sum() for wall in self._walls.values()]
+        on_device = [
+            wall.booked if wall.n_owners else self.backend.sums(wall.booked.reshape(1, -1))
+            for wall in self._walls.values()
+        ]
         for (name, wall), booked in zip(self._walls.items(), self.backend.fetch(*on_device), strict=True):
             if wall.n_owners:
                 heat = np.bincount(wall.owner, booked[: wall.n], wall.n_owners)
                 self.owner_heat[name] = np.asarray(self.spacing * heat, dtype=np.float64)
-            self.wall_heat[name] = self.spacing * float(booked[: wall.n].sum() if wall.n_owners else booked)
+            self.wall_heat[name] = self.spacing * float(
+                booked[: wall.n].sum() if wall.n_owners else booked[0]
+            )
 
     def stored_heat(self, enthalpy: Array) -> float:
         """Σ ρc (u − reference) h³ [J]."""
@@ -538,4 +544,4 @@ class Bioheat:
     def fastest_heating(self, heat: Array) -> float:
         """Largest q/(ρc) [K/s] of a heat source."""
         rows = self.backend.on_rows("fastest_heating", self.layout, 1, heat, self._inverse_capacity)
-        return float(rows.max())
+        return float(self.backend.fetch(self.backend.maxima(rows))[0][0])

@@ -80,7 +80,7 @@ class BloodStream:
         """
         if self._where is None:
             self._where = backend.asarray(layout.memory_index(self.cells), "int32")
-        density = np.asarray(backend.to_host(heat[self._where]), dtype=np.float64)
+        (density,) = backend.fetch(backend.take(heat, self._where))
         joule = np.bincount(self.cell_segments, density, minlength=len(self.mean))
         self.follow_with(bioheat, temperature, power * bioheat.spacing**3 * joule.astype(np.float64), step)
 

@@ -102,7 +102,7 @@ class DamageModels:
             *self._constants,
             *state.arrays,
         )
-        return float(rows.max())
+        return float(self.backend.fetch(self.backend.maxima(rows))[0][0])
 
     def dead_cells(self, field: Array, conductivity: Array, threshold: float) -> int:
         """How many tissue cells have reached `threshold`."""

@@ -245,7 +245,7 @@ class ElectricPotential:
         potentials = self._electrode_potentials(voltages)
         residual = self.solver.residual
         fed = [self._fed(field, e, float(v), residual) for e, v in enumerate(potentials)]
-        currents = [self.spacing * float(current) for current in self.backend.fetch(*fed)]
+        currents = [self.spacing * float(current[0]) for current in self.backend.fetch(*fed)]
         error = report.energy_error / scale if report.iterations and scale > 0.0 else 0.0
         return DriveReport(np.array(currents), error, report.relative_residual)
 
@@ -303,8 +303,10 @@ class ElectricPotential:
             current,
         )
         if residual is not None:
-            current += self._alone[electrode] * residual[wall.cell]
-        return current.sum()
+            self.backend.on_entries(
+                "add_residual", wall.n, wall.cell, self._alone[electrode], residual, current
+            )
+        return self.backend.sums(current.reshape(1, -1))
 
     def admittances(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Y [S] of the terminals, (n, n) symmetric, and of the electrodes, (n_electrodes, n).

@@ -50,8 +50,8 @@ class NeedleWallHeat:
     def learn(self, potential: Array, sigma: Array, voltages: NDArray[np.float64]) -> None:
         """Take over the field [V] of these voltages, one per electrode, and σ [S/m]."""
         wall = self.backend.asarray(voltages[self._electrode], "float32")
-        drop = wall - potential[self._cell]
-        self.half = np.float32(0.5) * sigma[self._cell] * drop * drop
+        self.half = self._new()
+        self.backend.on_entries("half_link_heat", wall.size, self._cell, wall, sigma, potential, self.half)
 
     def seeming_temperatures(self, conductivity: Array, scale: float) -> Array:
         """Of every link's wall, counted from the initial temperature [K].
@@ -60,6 +60,19 @@ class NeedleWallHeat:
         """
         if self.half is None or scale == 0.0:
             return self._coolant
-        k = conductivity[self._cell]
-        colder = np.float32(scale) * self.half / (k + (k <= 0.0))  # no heat flows where k is 0
-        return self._coolant - colder
+        seeming = self._new()
+        self.backend.on_entries(
+            "seeming_wall",
+            seeming.size,
+            self._cell,
+            self._coolant,
+            self.half,
+            np.float32(scale),
+            conductivity,
+            seeming,
+        )
+        return seeming
+
+    def _new(self) -> Array:
+        """A value for each link."""
+        return self.backend.empty(len(self._electrode), "float32")

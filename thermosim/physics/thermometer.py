@@ -43,7 +43,7 @@ class Thermometer:
 
     def read(self, temperature: Array) -> list[list[float]]:
         """What the sensors of each electrode show [°C] in a field of temperature."""
-        values = np.asarray(self.backend.to_host(temperature[self._where]), dtype=float)
+        (values,) = self.backend.fetch(self.backend.take(temperature, self._where))
         all_of_them = iter(
             float(weights @ values[start : start + len(weights)]) + self._reference
             for start, weights in zip(self._starts, self._weights, strict=False)
