@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from thermosim.anatomy.grid import Grid
@@ -15,7 +16,7 @@ from thermosim.config import DamageConfig
 from thermosim.errors import InputError, NumericalError
 from thermosim.outcome.ablation_zone import ablation_zone, zone_from_level_set
 from thermosim.outcome.criteria import CRITERIA, level_set, zone_level_set
-from thermosim.outcome.level_set import LevelSet, smooth_level_set
+from thermosim.outcome.level_set import LevelSet, bounding_region, dilated, region_in, smooth_level_set
 from thermosim.outcome.surface import (
     distance_to_surface,
     extract_surface,
@@ -161,6 +162,26 @@ def test_blood_is_never_ablated():
     assert zone.volume == pytest.approx(4 / 3 * np.pi * radius**3 - through, rel=0.01)
     hot = zone_level_set(result, "arrhenius", DAMAGE, hot_blood_inside=True)
     assert moments(extract_surface(hot))[0] == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.005)
+
+
+def test_regions_of_masks_are_tight_and_stay_in_the_box():
+    mask = np.zeros((9, 11, 13), dtype=bool)
+    assert bounding_region(mask) is None
+    mask[1, 7, 12] = mask[4, 5, 9] = True
+    assert bounding_region(mask, 0) == (slice(1, 5), slice(5, 8), slice(9, 13))
+    assert bounding_region(mask, 2) == (slice(0, 7), slice(3, 10), slice(7, 13))
+    grid = Grid.box(OFF_CENTER, mask.shape, 1e-3)
+    level = zone_level_set(sphere_result(1e-3), "arrhenius", DAMAGE)
+    whole = level_set(sphere_result(1e-3), "arrhenius", DAMAGE)
+    assert np.array_equal(whole[region_in(level.grid, sphere_result(1e-3).anatomy.grid)], level.values)
+    assert region_in(grid, grid) == tuple(slice(0, n) for n in mask.shape)
+
+
+def test_a_mask_grows_to_all_its_neighbours():
+    mask = np.random.default_rng(4).random((7, 1, 12)) < 0.1
+    assert np.array_equal(dilated(mask), ndimage.binary_dilation(mask, np.ones((3, 3, 3))))
+    mask = np.random.default_rng(5).random((9, 8, 7)) < 0.02
+    assert np.array_equal(dilated(mask), ndimage.binary_dilation(mask, np.ones((3, 3, 3))))
 
 
 def test_refusals():

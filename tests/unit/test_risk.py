@@ -11,9 +11,9 @@ import pytest
 
 from thermosim.anatomy.grid import Grid
 from thermosim.config import DamageConfig
-from thermosim.errors import InputError
+from thermosim.errors import InputError, NumericalError
 from thermosim.outcome.assess import assess
-from thermosim.outcome.criteria import CRITERIA
+from thermosim.outcome.criteria import CRITERIA, level_set, zone_level_set
 from thermosim.outcome.risk import structures_at_risk
 
 _spec = importlib.util.spec_from_file_location(
@@ -51,9 +51,13 @@ def result_with_organs():
     return replace(result, **cooled)
 
 
+def risks_of(result):
+    return structures_at_risk(result, zone_level_set(result, "arrhenius", DAMAGE))
+
+
 def test_each_structure_reports_its_hottest_tissue():
     result = result_with_organs()
-    risks = {r.name: r for r in structures_at_risk(result, DAMAGE)}
+    risks = {r.name: r for r in risks_of(result)}
     assert set(risks) == {"liver", "portal vein", "gallbladder"}
     # The gallbladder's nearest cell centre is (10.5, ±0.5, ±0.5) mm; 60 °C at the zone's edge, 1 K per mm.
     near = 1e3 * np.sqrt(0.0105**2 + 2 * 0.0005**2)
@@ -66,11 +70,32 @@ def test_each_structure_reports_its_hottest_tissue():
 
 
 def test_a_vessel_is_judged_by_the_tissue_at_its_wall():
-    risks = {r.name: r for r in structures_at_risk(result_with_organs(), DAMAGE)}
+    risks = {r.name: r for r in risks_of(result_with_organs())}
     vein = risks["portal vein"]
     # The wall is 5 mm from the centre: tissue there reaches about 67 °C though the blood has 37 °C.
     assert 65.0 < vein.highest_temperature < 69.0  # one cell of 1 K per mm and its diagonal
     assert vein.dead_volume > 0.0
+
+
+def test_dead_cells_are_counted_as_on_the_whole_grid():
+    result = result_with_organs()
+    dead = level_set(result, "arrhenius", DAMAGE) > 0
+    risks = {r.name: r for r in risks_of(result)}
+    for name, label in (("liver", 1), ("gallbladder", 4)):
+        count = np.count_nonzero(dead & (result.anatomy.labels == label))
+        assert risks[name].dead_volume == count * result.anatomy.grid.cell_volume
+    assert {r.dead_volume for r in structures_at_risk(result, None)} == {0.0}
+
+
+def test_a_field_that_is_not_finite_is_refused_wherever_it_lies():
+    result = result_with_organs()
+    broken = result.damage_integral.copy()
+    broken[39, 1, 2] = np.nan  # far from the zone
+    with pytest.raises(NumericalError, match=r"'arrhenius'.*\(39, 1, 2\)"):
+        assess(replace(result, damage_integral=broken), DAMAGE)
+    metal = np.zeros(broken.shape, dtype=bool)
+    metal[39, 1, 2] = True
+    assess(replace(result, damage_integral=broken, solid_mask=metal), DAMAGE)
 
 
 def test_metal_is_no_tissue():
@@ -79,7 +104,7 @@ def test_metal_is_no_tissue():
     hot[35, 20, 20] = 500.0
     metal = np.zeros(hot.shape, dtype=bool)
     metal[35, 20, 20] = True
-    risks = structures_at_risk(replace(result, highest_temperature=hot, solid_mask=metal), DAMAGE)
+    risks = risks_of(replace(result, highest_temperature=hot, solid_mask=metal))
     assert max(r.highest_temperature for r in risks) < 100.0
 
 

@@ -11,8 +11,8 @@ from scipy import ndimage
 from thermosim.anatomy.anatomy import Anatomy
 from thermosim.config import DamageConfig
 from thermosim.outcome.ablation_zone import ablation_zone, zone_from_level_set
-from thermosim.outcome.criteria import CRITERIA, describe, zone_level_set
-from thermosim.outcome.level_set import LevelSet
+from thermosim.outcome.criteria import CRITERIA, check_finite, describe, zone_level_set
+from thermosim.outcome.level_set import LevelSet, region_in
 from thermosim.outcome.margin import in_open_vessel, tumor_margin
 from thermosim.outcome.results import AblationZone, Outcome, TumorMargin
 from thermosim.outcome.risk import structures_at_risk
@@ -38,16 +38,17 @@ def assess(result: SimulationResult, damage: DamageConfig, criteria: Sequence[st
 
     Raises
     ------
-    InputError : unknown criterion, or a tumour's surface that is not closed.
+    InputError : unknown criterion, or a tumour's surface that is not closed. NumericalError : the field
+        of the chosen criterion is not finite in tissue.
 
     Notes
     -----
     Holds two float32 fields of the grid's size at a time at most.
     """
     chosen = damage.criterion
-    describe(chosen, damage)
+    check_finite(result, chosen, damage)
     zones: dict[str, AblationZone] = {}
-    level = zone_level_set(result, chosen, damage)
+    zone = level = zone_level_set(result, chosen, damage)
     for criterion in CRITERIA:
         if criterion != chosen and criterion not in criteria:
             continue
@@ -58,9 +59,10 @@ def assess(result: SimulationResult, damage: DamageConfig, criteria: Sequence[st
         else:
             zones[criterion] = ablation_zone(result, criterion, damage)
     surface = zones[chosen].surface
-    if level is not None and result.anatomy.lumens:
+    if zone is not None and result.anatomy.lumens:
         level = zone_level_set(result, chosen, damage, hot_blood_inside=True)
-        surface = surface if level is None else extract_surface(level)
+        if level is not None and not level.same_as(zone):
+            surface = extract_surface(level)
     tumors = []
     cautions: list[str] = []
     for name, outline in result.anatomy.tumor_surfaces.items():
@@ -80,7 +82,7 @@ def assess(result: SimulationResult, damage: DamageConfig, criteria: Sequence[st
         chosen,
         zones,
         tuple(tumors),
-        structures_at_risk(result, damage),
+        structures_at_risk(result, zone),
         (*result.notes, *cautions),
         tuple(cautions),
     )
@@ -141,12 +143,8 @@ def _caution_notes(
                     f"half a cell of {1e3 * cell:g} mm from {1e3 * wanted:g} mm; a finer grid may differ"
                 )
     if level is not None and anatomy.liver_mask.any() and not anatomy.liver_mask.all():
-        corner = np.rint(anatomy.grid.indices(np.asarray(level.grid.origin))).astype(int)
-        low = np.maximum(corner, 0)
-        high = np.minimum(corner + np.asarray(level.values.shape), anatomy.grid.shape)
-        liver = anatomy.liver_mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-        dead = level.values[tuple(slice(a, b) for a, b in zip(low - corner, high - corner, strict=True))] > 0
-        outside = anatomy.grid.cell_volume * float(np.count_nonzero(dead & ~liver))
+        liver = anatomy.liver_mask[region_in(level.grid, anatomy.grid)]
+        outside = anatomy.grid.cell_volume * float(np.count_nonzero((level.values > 0) & ~liver))
         if outside > NOTEWORTHY_VOLUME:
             notes.append(f"{1e6 * outside:.1f} ml of the ablation zone lie outside the liver")
     return notes

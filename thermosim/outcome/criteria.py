@@ -6,13 +6,12 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from thermosim.anatomy.anatomy import Anatomy
 from thermosim.anatomy.grid import Grid
 from thermosim.config import DamageConfig
 from thermosim.errors import InputError, NumericalError
-from thermosim.outcome.level_set import LevelSet, Region, bounding_region, crop_grid
+from thermosim.outcome.level_set import LevelSet, Region, bounding_region, crop_grid, dilated
 
 CRITERIA = (
     "arrhenius",
@@ -94,8 +93,7 @@ def zone_level_set(
 ) -> LevelSet | None:
     """As `level_set`, cropped to the zone and two cells around it; None if nothing is dead."""
     _check(criterion)
-    field, threshold = _field(result, criterion, damage)
-    region = bounding_region((field >= threshold) & ~result.solid_mask, padding=3)
+    region = _hot_region(result, criterion, damage, padding=3)
     if region is None:
         return None
     level = _level_in(result, criterion, damage, region, hot_blood_inside)
@@ -104,6 +102,42 @@ def zone_level_set(
         return None
     grid = crop_grid(crop_grid(result.anatomy.grid, region), tight)
     return LevelSet(grid, np.ascontiguousarray(level[tight]))
+
+
+def _hot_region(result: DamageFields, criterion: str, damage: DamageConfig, padding: int) -> Region | None:
+    """Around the tissue cells whose own field meets the criterion, `padding` cells more."""
+    field, threshold = _field(result, criterion, damage)
+    rough = bounding_region(field >= threshold, padding=0)
+    if rough is None:
+        return None
+    tight = bounding_region((field[rough] >= threshold) & ~result.solid_mask[rough], padding=0)
+    if tight is None:
+        return None
+    x, y, z = (
+        slice(max(a.start + b.start - padding, 0), min(a.start + b.stop + padding, n))
+        for a, b, n in zip(rough, tight, field.shape, strict=True)
+    )
+    return (x, y, z)
+
+
+def check_finite(result: DamageFields, criterion: str, damage: DamageConfig) -> None:
+    """Refuse a field that a criterion looks at if it is not finite in tissue, anywhere on the grid.
+
+    Raises
+    ------
+    InputError : unknown criterion. NumericalError : names the first such cell.
+    """
+    _check(criterion)
+    field, _ = _field(result, criterion, damage)
+    finite = np.isfinite(field)
+    if not finite.all():
+        _refuse(np.argwhere(~finite & ~result.solid_mask), criterion)
+
+
+def _refuse(cells: NDArray[np.integer], criterion: str) -> None:
+    if len(cells):
+        cell = tuple(int(i) for i in cells[0])
+        raise NumericalError(f"the field behind criterion {criterion!r} is not finite in tissue cell {cell}")
 
 
 def _check(criterion: str) -> None:
@@ -137,10 +171,9 @@ def _level_in(
     solid = result.solid_mask[region]
     level = np.array(field[region], dtype=np.float32, order="C")
     level[solid] = threshold
-    bad = ~np.isfinite(level)
-    if bad.any():
-        cell = tuple(int(i) + s.start for i, s in zip(np.argwhere(bad)[0], region, strict=True))
-        raise NumericalError(f"the field behind criterion {criterion!r} is not finite in tissue cell {cell}")
+    finite = np.isfinite(level)
+    if not finite.all():
+        _refuse(np.argwhere(~finite) + [s.start for s in region], criterion)
     tiny = np.float32(1e-30)
     if criterion.startswith("isotherm"):
         level -= np.float32(threshold)
@@ -200,7 +233,7 @@ def _cut_at_vessel_walls(
         if not blood.any():
             continue
         # Only blood and the cells that touch it: further away the tissue's own level holds.
-        near = _dilated(blood) & (distance < spacing) & ~metal
+        near = dilated(blood) & (distance < spacing) & ~metal
         if hot_blood_inside:
             near &= distance >= 0
         cells = np.nonzero(near)
@@ -208,8 +241,3 @@ def _cut_at_vessel_walls(
         # colder than that keeps its level, for then a rim of living tissue lies along the wall.
         wall = np.asarray(distance[cells] * (2.0 / spacing), dtype=np.float32)
         level[cells] = np.minimum(level[cells], wall)
-
-
-def _dilated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A mask and the cells that share a face, an edge or a corner with it."""
-    return np.asarray(ndimage.binary_dilation(mask, np.ones((3, 3, 3), dtype=bool)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class LevelSet:
         if not np.isfinite(self.values).all():
             raise InputError("a level set must be finite everywhere; mend the field it was made from")
 
-    @property
+    @cached_property
     def padded(self) -> NDArray[np.float32]:
         """`values` with one more layer of cells on each side.
 
@@ -53,6 +54,10 @@ class LevelSet:
                     layer = np.moveaxis(outer, axis, 0)[end]
                     np.negative(np.abs(layer), out=layer)
         return outer
+
+    def same_as(self, other: LevelSet) -> bool:
+        """Whether both hold the same values on the same cells."""
+        return self.grid == other.grid and np.array_equal(self.values, other.values)
 
     def sample(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
         """Values at LPS points [m] of shape (n, 3), trilinear; beyond the box the nearest value."""
@@ -79,16 +84,37 @@ def crop_grid(grid: Grid, region: Region) -> Grid:
     return Grid(shape, grid.spacing, origin, grid.direction)  # type: ignore[arg-type]
 
 
+def region_in(part: Grid, grid: Grid) -> Region:
+    """Where the cells of `part`, a crop of `grid`, lie in it."""
+    start = np.rint(grid.indices(np.asarray(part.origin))).astype(int)
+    x, y, z = (slice(int(s), int(s) + n) for s, n in zip(start, part.shape, strict=True))
+    return (x, y, z)
+
+
 def bounding_region(mask: NDArray[np.bool_], padding: int = 2) -> Region | None:
     """Slices around the true cells and `padding` more on each side, kept in the box; None if empty."""
-    bounds = []
-    for axis in range(3):
-        other = tuple(a for a in range(3) if a != axis)
-        hit = np.flatnonzero(mask.any(axis=other))
-        if hit.size == 0:
-            return None
-        bounds.append(slice(max(int(hit[0]) - padding, 0), min(int(hit[-1]) + padding + 1, mask.shape[axis])))
-    return (bounds[0], bounds[1], bounds[2])
+    layers = np.flatnonzero(mask.reshape(mask.shape[0], -1).any(axis=1))
+    if layers.size == 0:
+        return None
+    # The first axis is the slowest in memory: what its empty layers hold need not be read again.
+    shadow = np.any(mask[layers[0] : layers[-1] + 1], axis=0)
+    hits = (layers, np.flatnonzero(np.any(shadow, axis=1)), np.flatnonzero(np.any(shadow, axis=0)))
+    x, y, z = (
+        slice(max(int(hit[0]) - padding, 0), min(int(hit[-1]) + padding + 1, n))
+        for hit, n in zip(hits, mask.shape, strict=True)
+    )
+    return (x, y, z)
+
+
+def dilated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask and the cells that share a face, an edge or a corner with it."""
+    wide = mask.copy()
+    for axis in range(3):  # one axis after the other: 6 shifted copies instead of 26
+        narrow = np.moveaxis(wide.copy(), axis, 0)
+        grown = np.moveaxis(wide, axis, 0)
+        grown[1:] |= narrow[:-1]
+        grown[:-1] |= narrow[1:]
+    return wide
 
 
 def region_of_points(grid: Grid, points: NDArray[np.floating], distance: float) -> Region | None:

@@ -4,40 +4,38 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from thermosim.config import DamageConfig
-from thermosim.outcome.criteria import level_set
-from thermosim.outcome.level_set import Region
+from thermosim.anatomy.grid import Grid
+from thermosim.outcome.level_set import LevelSet, Region, bounding_region, dilated, region_in
 from thermosim.outcome.results import StructureAtRisk
 from thermosim.simulation import SimulationResult
 
-NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 
-
-def structures_at_risk(result: SimulationResult, damage: DamageConfig) -> tuple[StructureAtRisk, ...]:
+def structures_at_risk(result: SimulationResult, zone: LevelSet | None) -> tuple[StructureAtRisk, ...]:
     """Highest temperature, dose, Ω and dead volume of each organ, organ at risk and vessel in the box.
 
     For a vessel the tissue that touches it counts (cells sharing a face, edge or corner with its
     blood): the blood itself stays cold, its wall may not. Metal never counts. The dead volume is that
     of the cells whose centre is dead by the chosen criterion. Structures with no cell in the box are
     left out; the hottest structure comes first.
+
+    Parameters
+    ----------
+    zone : dead tissue by the chosen criterion on a part of the result's grid, from
+        `thermosim.outcome.criteria.zone_level_set`; None for none.
     """
-    labels = result.anatomy.labels
-    level = level_set(result, damage.criterion, damage)
-    boxes = ndimage.find_objects(labels)
+    labels, grid = result.anatomy.labels, result.anatomy.grid
     vessel_labels = [s.label for s in result.anatomy.with_role("vessel")]
     found = []
     for structure in result.anatomy.structures:
         if structure.role not in ("organ", "risk", "vessel") or structure.label == 0:
             continue
-        box = boxes[structure.label - 1] if structure.label <= len(boxes) else None
-        if box is None:
+        region = bounding_region(labels == structure.label, padding=1)
+        if region is None:
             continue
-        region = _widened(box, labels.shape)
         cells = labels[region] == structure.label
         if structure.role == "vessel":
-            cells = ndimage.binary_dilation(cells, NEIGHBOURS) & ~np.isin(labels[region], vessel_labels)
+            cells = dilated(cells) & ~np.isin(labels[region], vessel_labels)
         cells &= ~result.solid_mask[region]
         if not cells.any():
             continue
@@ -47,16 +45,25 @@ def structures_at_risk(result: SimulationResult, damage: DamageConfig) -> tuple[
                 _highest(result.highest_temperature[region], cells),
                 _highest(result.thermal_dose[region], cells),
                 _highest(result.damage_integral[region], cells),
-                float(np.count_nonzero(cells & (level[region] > 0)) * result.anatomy.grid.cell_volume),
+                float(_count_dead(cells, region, zone, grid) * grid.cell_volume),
             )
         )
     return tuple(sorted(found, key=lambda s: -s.highest_temperature))
 
 
-def _widened(box: tuple[slice, ...], shape: tuple[int, ...]) -> Region:
-    """A box of slices and one cell more on each side."""
-    x, y, z = (slice(max(s.start - 1, 0), min(s.stop + 1, n)) for s, n in zip(box, shape, strict=True))
-    return (x, y, z)
+def _count_dead(cells: NDArray[np.bool_], region: Region, zone: LevelSet | None, grid: Grid) -> int:
+    """How many of the cells of a region of the grid lie in the zone."""
+    if zone is None:
+        return 0
+    both = [
+        (max(a.start, b.start), min(a.stop, b.stop), a.start, b.start)
+        for a, b in zip(region, region_in(zone.grid, grid), strict=True)
+    ]
+    if any(stop <= start for start, stop, _, _ in both):
+        return 0
+    structure = cells[tuple(slice(start - a, stop - a) for start, stop, a, _ in both)]
+    dead = zone.values[tuple(slice(start - b, stop - b) for start, stop, _, b in both)] > 0
+    return int(np.count_nonzero(structure & dead))
 
 
 def _highest(field: NDArray[np.float32], cells: NDArray[np.bool_]) -> float:

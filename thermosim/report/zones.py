@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from thermosim.config import DamageConfig
 from thermosim.outcome.criteria import zone_level_set
+from thermosim.outcome.level_set import region_in
 from thermosim.simulation import SimulationResult
 
 
@@ -45,7 +46,5 @@ def zone_mask(result: SimulationResult, criterion: str, config: Mapping[str, Any
     mask = np.zeros(result.solid_mask.shape, dtype=bool)
     level = zone_level_set(result, criterion, damage)
     if level is not None:
-        start = np.rint(result.anatomy.grid.indices(np.asarray(level.grid.origin))).astype(int)
-        box = tuple(slice(s, s + n) for s, n in zip(start, level.grid.shape, strict=True))
-        mask[box] = level.values > 0
+        mask[region_in(level.grid, result.anatomy.grid)] = level.values > 0
     return mask
