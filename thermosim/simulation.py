@@ -102,20 +102,21 @@ def unit_pattern(voltages: NDArray[np.float64]) -> NDArray[np.float64]:
 def estimate_memory(shape: tuple[int, int, int], n_electrodes: int) -> int:
     """Bytes a run of this size takes at its peak, Python and its libraries included.
 
-    Per cell 21 float32 fields (heat and damage 12, σ and links 5, workspace 4), one per electrode where
-    they take turns, a seventh of seven for the coarse levels; about 13 for the anatomy (labels,
-    distance to and radius of each group of vessels) and what set-up needs beside it.
+    Per cell 22 float32 fields (heat and damage 12, σ and links 5, the potential of the solve before,
+    workspace 4), one per electrode where they take turns, a seventh of seven for the coarse levels; about
+    13 for the anatomy (labels, distance to and radius of each group of vessels) and what set-up needs beside
+    it.
     """
     padded = Layout(shape).size
-    return padded * (4 * (21 + n_electrodes + 13) + 7) + 250_000_000
+    return padded * (4 * (22 + n_electrodes + 13) + 7) + 250_000_000
 
 
 def check_device_memory(backend: Backend, shape: tuple[int, int, int], n_electrodes: int) -> None:
     """Refuse a grid whose fields do not fit into the memory of a GPU.
 
-    Per cell 22 float32 fields and one per electrode, see `estimate_memory`, and labels.
+    Per cell 23 float32 fields and one per electrode, see `estimate_memory`, and labels.
     """
-    needed, free = Layout(shape).size * (4 * (22 + n_electrodes) + 2), backend.free_memory()
+    needed, free = Layout(shape).size * (4 * (23 + n_electrodes) + 2), backend.free_memory()
     if free is not None and needed > free:
         raise InputError(
             f"a grid of {shape[0]} x {shape[1]} x {shape[2]} cells needs about {1e-9 * needed:.3g} GB "
@@ -769,6 +770,8 @@ class Simulation:
         names = ("damage_integral", "thermal_dose", "alive", "dead", "highest_temperature")
         fields |= dict(zip(names, treatment.damage.arrays, strict=True))
         fields |= {f"potential_{t}": f for t, f in enumerate(potential.fields)}
+        if potential.solved.earlier is not None:
+            fields["earlier_potential"] = potential.solved.earlier
         return fields
 
     _PLAIN = (
@@ -822,6 +825,7 @@ class Simulation:
             "streams": [stream.state() for stream in self.treatment.open_vessels.streams],
             "generator": None if self.generator is None else self.generator.state(),
             "terminals": potential.terminals,
+            "last_place": potential.solved.last_place,
             "all_rows": self.treatment.bioheat.all_rows,
             "boils": self.treatment.temperature is not self.treatment.enthalpy,
             "counts": [potential.solves, potential.iterations, self.treatment.bioheat.evaluations],
@@ -857,6 +861,9 @@ class Simulation:
         potential = treatment.potential
         assert potential is not None
         potential.set_terminals(tuple(tuple(t) for t in state["terminals"]))
+        potential.solved.last_place = state["last_place"]
+        if "earlier_potential" in fields:
+            potential.solved.earlier = self.backend.field(treatment.layout)
         if state["boils"]:
             treatment.temperature = treatment.bioheat.boiling_temperature
         for name, target in self._fields().items():

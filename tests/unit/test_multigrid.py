@@ -76,6 +76,32 @@ def test_a_good_start_is_kept() -> None:
     assert np.array_equal(x, before)
 
 
+def test_a_slow_change_goes_on_as_it_went() -> None:
+    # links that grow evenly with time around the middle: the fourth solution lies nearly on the line through
+    # the second and the third
+    backend = select("cpu", 1)
+    solver, links, layout = uniform_solver(backend, (32, 32, 32))
+    ball = np.linalg.norm(np.indices(layout.shape) - 16.0, axis=0) < 8.0
+    plain = [layout.interior(g).copy() for g in links.arrays]
+    source, x, earlier = random_source(layout), backend.field(layout), backend.field(layout)
+    counts = []
+    for step in range(4):
+        for g, start in zip(links.arrays, plain, strict=True):
+            layout.interior(g)[:] = start * (1.0 + 0.05 * step * ball)
+        solver.coarsen()
+        before = x.copy()
+        known = step >= 2
+        from_here = solver.solve(before.copy(), adder(source), 1e-6, 30).iterations
+        found = solver.solve(x, adder(source), 1e-6, 30, earlier=earlier if known else None)
+        counts.append((from_here, found.iterations))
+        assert solver.true_relative_residual(x, adder(source)) < 2e-6
+        if known:  # to the rounding of one step there and back
+            assert np.abs(earlier - before).max() < 1e-6 * np.abs(before).max()
+        else:
+            earlier[:] = before
+    assert counts[3][1] < counts[3][0] - 1  # seen: 3 instead of 5
+
+
 def test_ghost_cells_of_the_solution_stay_zero() -> None:
     backend = select("cpu", 1)
     solver, _, layout = uniform_solver(backend, (9, 6, 11))
@@ -350,3 +376,15 @@ def test_an_electrode_outside_the_box_and_an_unknown_ground_are_refused() -> Non
     ground = ground_links(SHAPE, "faces", SPACING, np.zeros(3))
     with pytest.raises(InputError, match="electrode 2 touches no tissue"):
         ElectricPotential(*arguments, 2, ground, Workspace.allocate(backend, layout, 0.0))
+
+
+def test_only_a_field_solved_twice_in_a_row_has_one_of_before() -> None:
+    backend, layout = select("cpu", 1), Layout((3, 4, 5))
+    solved = SolvedFields(backend, layout, 2)
+    assert solved.earlier_of(0) is None
+    assert solved.earlier_of(1) is None
+    layout.interior(solved.fields[1])[:] = 2.0
+    assert solved.earlier_of(1) is None  # as it is now will be the one of before
+    assert np.array_equal(solved.earlier_of(1), solved.fields[1])
+    assert solved.earlier_of(0) is None
+    assert solved.earlier is None

@@ -209,9 +209,10 @@ class ElectricPotential:
     def solve(self, tolerance: float, maximum_iterations: int) -> None:
         """Solve every terminal's unit field for the present conductances, from the fields at hand."""
         self.solved.start_over()
-        for unit, field in zip(self.solved.voltages.T, self.fields, strict=True):
+        for place, (unit, field) in enumerate(zip(self.solved.voltages.T, self.fields, strict=True)):
             inflow = partial(self._add_inflow, unit)
-            self._count(self.solver.solve(field, inflow, tolerance, maximum_iterations))
+            earlier = self.solved.earlier_of(place)
+            self._count(self.solver.solve(field, inflow, tolerance, maximum_iterations, earlier=earlier))
             self.latest = unit.copy()
 
     def solve_drive(
@@ -240,6 +241,7 @@ class ElectricPotential:
             tolerance,
             maximum_iterations,
             energy_tolerance * scale,
+            self.solved.earlier_of(place),
         )
         self._count(report)
         potentials = self._electrode_potentials(voltages)

@@ -28,6 +28,8 @@ class SolvedFields:
         self.backend, self.layout = backend, layout
         self.fields: list[Array] = [backend.field(layout) for _ in range(n)]
         self.voltages: Real = np.eye(n)  # column t: the voltages of field t
+        self.last_place: int | None = None  # which field was solved last
+        self.earlier: Array | None = None  # that field as it was one solve before, once it is solved in a row
 
     def shares(self, voltages: Real) -> Real:
         """Share of each field in the one for these voltages."""
@@ -58,6 +60,22 @@ class SolvedFields:
             self.backend.on_cells("scale_add", self.layout, np.float32(keep), field, np.float32(0.0), field)
         self.voltages[:, place] = voltages
         return place
+
+    def earlier_of(self, place: int) -> Array | None:
+        """The field at `place`, about to be solved, as it was before its last solve; None if unknown.
+
+        Fields that take turns have none; only one is kept.
+        """
+        if place != self.last_place:
+            self.last_place, self.earlier = place, None
+            return None
+        if self.earlier is None:
+            self.earlier = self.backend.field(self.layout)
+            self.backend.on_cells(
+                "scale_add", self.layout, np.float32(1.0), self.fields[place], np.float32(0.0), self.earlier
+            )
+            return None
+        return self.earlier
 
     def start_over(self) -> None:
         """The fields are about to be solved for unit voltages."""
