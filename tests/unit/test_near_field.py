@@ -102,7 +102,7 @@ def test_solution_is_remembered_on_disk(empty_cache: Path, monkeypatch: pytest.M
     first = needle_field(12.0).current
     assert len(list(empty_cache.glob("near_field_*.npy"))) == 1
     near_field._needle_field.cache_clear()
-    monkeypatch.setattr(near_field, "splu", None)  # a second solve would fail
+    monkeypatch.setattr("scipy.sparse.linalg.splu", None)  # a second solve would fail
     assert needle_field(12.0).current == first
     assert not list(empty_cache.glob("*.part"))
 

@@ -327,8 +327,7 @@ def test_heat_to_a_cooled_needle(film: float, spacing: float) -> None:
     """Against the axisymmetric problem with the film in its wall condition."""
     mesh = near_field._Mesh(N1_ACTIVE_LENGTH / N1_RADIUS)
     mesh.wall = np.where(mesh.metal, 1 / (1 / mesh.wall + film / N1_RADIUS / mesh.wall_area), mesh.wall)
-    matrix, right = mesh.system()
-    solution = splu(matrix).solve(right).reshape(mesh.shape)
+    solution = splu(mesh.matrix()).solve(mesh.right_side().ravel()).reshape(mesh.shape)
     whole = (mesh.wall * (1 - solution[0]))[mesh.metal].sum() * N1_RADIUS / spacing
     field = near_field.NeedleField(mesh, solution)
     for seed in range(3):

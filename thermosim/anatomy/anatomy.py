@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -60,6 +61,24 @@ class Lumen:
     tree: VesselTree | None = None
 
 
+class WhenAsked(Mapping[str, TriangleSurface]):
+    """Surfaces by name, each made when it is first asked for: a run needs a tumour's only at its end."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], TriangleSurface]]) -> None:
+        self._makers, self._made = dict(makers), dict[str, TriangleSurface]()
+
+    def __getitem__(self, name: str) -> TriangleSurface:
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
 @dataclass(frozen=True)
 class Anatomy:
     """Structures on the computing grid.
@@ -74,7 +93,7 @@ class Anatomy:
     labels: NDArray[np.uint8]
     structures: tuple[Structure, ...]
     liver_mask: NDArray[np.bool_]
-    tumor_surfaces: dict[str, TriangleSurface]
+    tumor_surfaces: Mapping[str, TriangleSurface]
     lumens: tuple[Lumen, ...] = ()
     notes: tuple[str, ...] = field(default=())
 

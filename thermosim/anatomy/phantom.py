@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from thermosim.anatomy.anatomy import Anatomy, Lumen, Structure, TriangleSurface
-from thermosim.anatomy.bodies import Body, ShapeBody, TreeBody
+from thermosim.anatomy.anatomy import Anatomy, Lumen, Structure, TriangleSurface, WhenAsked
 from thermosim.anatomy.grid import Grid
 from thermosim.anatomy.grown_trees import remembered
 from thermosim.anatomy.phantom_shapes import LiverShape, Shape, TumorShape, isosurface
@@ -15,6 +17,9 @@ from thermosim.anatomy.vessel_tree import Points, VesselTree
 from thermosim.config import PhantomAnatomyConfig, PhantomTumorConfig
 from thermosim.errors import InputError
 from thermosim.units import MILLILITRE, MILLIMETRE
+
+if TYPE_CHECKING:
+    from thermosim.anatomy.bodies import Body
 
 _FIXED = (
     Structure(0, "background", "background", "background"),
@@ -143,15 +148,12 @@ class PhantomSource:
             reach = 1.01 * shape.outer_radius
             _mark(labels, grid, shape, shape.center - reach, shape.center + reach, 6 + number)
         mask &= (labels != 4) & (labels != 5)
-        surfaces = {name: self.tumor_surface(name) for name in self.tumors}
+        surfaces = WhenAsked({name: partial(_tumor_surface, shape) for name, shape in self.tumors.items()})
         return Anatomy(grid, labels, self.structures, mask, surfaces, tuple(lumens), self.notes)
 
     def tumor_surface(self, name: str) -> TriangleSurface:
         """Surface of a tumour by marching cubes at 1 mm, finer for small ones."""
-        shape = self.tumors[name]
-        step = min(MILLIMETRE, shape.outer_radius / 12)
-        reach = shape.outer_radius + 2 * step
-        return isosurface(shape, shape.center - reach, shape.center + reach, step)
+        return _tumor_surface(self.tumors[name])
 
     def vessel_tree(self, group: str) -> VesselTree:
         """Centre lines of one group of vessels."""
@@ -159,6 +161,7 @@ class PhantomSource:
 
     def bodies(self) -> tuple[Body, ...]:
         """Liver, gallbladder, vessels of every width and tumours, by their shapes."""
+        from thermosim.anatomy.bodies import ShapeBody, TreeBody  # of plans; meshes take long to import
 
         def gallbladder(points: Points) -> NDArray[np.float64]:
             return np.asarray(self.liver.gallbladder(*np.moveaxis(points, -1, 0)), np.float64)
@@ -268,6 +271,12 @@ class PhantomSource:
             penalty = np.maximum(0.006 - gap, 0) + np.maximum(gap - 0.009, 0)
             penalty += 2 * np.maximum(reach + 0.008 - depth, 0)
             self.tumors[tumor.name] = self._tumor(number, tumor, centers[int(np.argmin(penalty))])
+
+
+def _tumor_surface(shape: TumorShape) -> TriangleSurface:
+    step = min(MILLIMETRE, shape.outer_radius / 12)
+    reach = shape.outer_radius + 2 * step
+    return isosurface(shape, shape.center - reach, shape.center + reach, step)
 
 
 def _mark(

@@ -79,7 +79,10 @@ def isosurface(shape: Shape, lower: Array, upper: Array, step: float) -> Triangl
 
     The box must enclose the surface with a cell to spare; it is evaluated slab by slab.
     """
-    import pyvista  # heavy; only pictures and margins need it
+    # VTK takes long to import, and only pictures and margins need it
+    from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+    from vtkmodules.vtkCommonDataModel import vtkImageData
+    from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D
 
     counts = np.maximum(np.ceil((np.asarray(upper) - np.asarray(lower)) / step).astype(int) + 1, 2)
     axes = [lower[a] + step * np.arange(counts[a]) for a in range(3)]
@@ -89,10 +92,20 @@ def isosurface(shape: Shape, lower: Array, upper: Array, step: float) -> Triangl
         values[first : first + 16] = shape(
             part[:, None, None], axes[1][None, :, None], axes[2][None, None, :]
         )
-    image = pyvista.ImageData(dimensions=tuple(counts), spacing=(step,) * 3, origin=tuple(lower))
-    image.point_data["f"] = values.ravel(order="F")
-    mesh = image.contour([0.0], scalars="f", method="flying_edges", compute_normals=False)
-    return outward(np.asarray(mesh.points, float), mesh.faces.reshape(-1, 4)[:, 1:].astype(np.int64))
+    image = vtkImageData()
+    image.SetDimensions(*(int(count) for count in counts))
+    image.SetSpacing(step, step, step)
+    image.SetOrigin(*(float(corner) for corner in lower))
+    image.GetPointData().SetScalars(numpy_to_vtk(values.ravel(order="F"), deep=True))
+    edges = vtkFlyingEdges3D()
+    edges.SetInputData(image)
+    edges.SetValue(0, 0.0)
+    edges.ComputeNormalsOff()
+    edges.ComputeScalarsOff()
+    edges.Update()
+    mesh = edges.GetOutput()
+    triangles = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+    return outward(vtk_to_numpy(mesh.GetPoints().GetData()).astype(float), triangles.astype(np.int64))
 
 
 def enclosed_volume(points: Array, triangles: NDArray[np.int64]) -> float:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
 
 from thermosim.anatomy.anatomy import AnatomySource, TriangleSurface
 from thermosim.anatomy.frames import turned_round
-from thermosim.anatomy.mesh import even_triangles, triangle_areas
 from thermosim.applicators.electrode import Electrode
 from thermosim.config import LayoutConfig
 from thermosim.errors import InputError
@@ -91,6 +89,10 @@ def _signed_distance(points: Points, surfaces: list[TriangleSurface]) -> Points:
     To the corners and centres of their triangles, which are a few millimetres large; inside is where the
     winding number is 1: Σ solid angles / 4π (van Oosterom & Strackee 1983, doi:10.1109/TBME.1983.325207).
     """
+    from scipy.spatial import cKDTree  # few layouts get here, and meshes take long to import
+
+    from thermosim.anatomy.mesh import even_triangles, triangle_areas
+
     flat = points.reshape(-1, 3)
     found = []
     for surface in (s for s in surfaces if len(s.triangles)):

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags, identity
-from scipy.sparse.linalg import cg
 
 from thermosim.anatomy.grid import Grid
 from thermosim.errors import InputError
@@ -39,6 +37,8 @@ GAP_WIDTH = 1.5  # cells from the wall within which faces take over what solid c
 LARGEST_GAP_SHARE = 1.0  # of what they carry themselves
 BALANCE_ROUNDS = 3
 BALANCE_DAMPING = 1e-5  # against squared potential differences: a cell cut off keeps its small loss
+BALANCE_TOLERANCE = 1e-3  # of the loss, in each round
+BALANCE_ITERATIONS = 200
 
 
 @dataclass
@@ -182,8 +182,7 @@ def _balance(
     no link of its own; it goes through the nearest others. Least squares in the factors,
     min Σ δg² with Σ_j (g + δg)_ij (φ_i - φ_j) = 0 in each inner cell; factors at a limit stay there.
     """
-    number = np.cumsum(inner) - 1
-    size = int(inner.sum())
+    number = np.where(inner, np.cumsum(inner) - 1, int(inner.sum()))
     a, b = low[adjustable], high[adjustable]
     faces = adjustable[(inner[a] & (inner[b] | contact[b])) | (inner[b] & contact[a])]
     for _ in range(BALANCE_ROUNDS):
@@ -191,23 +190,40 @@ def _balance(
         lost = (np.bincount(low, flow, len(inner)) - np.bincount(high, flow, len(inner)))[inner]
         if not len(faces) or not np.any(lost):
             return
-        rows, columns, values = [], [], []
-        for end, sign in ((low[faces], 1.0), (high[faces], -1.0)):
-            keep = inner[end]
-            rows.append(number[end[keep]])
-            columns.append(np.flatnonzero(keep))
-            values.append(sign * difference[faces[keep]])
-        divergence = csr_matrix(
-            (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
-            shape=(size, len(faces)),
-        )
-        normal = divergence @ divergence.T
-        normal += BALANCE_DAMPING * identity(size)
-        diagonal = normal.diagonal()
-        multiplier, _ = cg(normal, -lost, rtol=1e-3, maxiter=200, M=diags(1.0 / diagonal))
-        wanted = factor[faces] + divergence.T @ multiplier
+        start, end, drop = number[low[faces]], number[high[faces]], difference[faces]
+        multiplier = _multipliers(start, end, drop, np.asarray(-lost, dtype=np.float64))
+        wanted = factor[faces] + drop * (multiplier[start] - multiplier[end])
         factor[faces] = np.clip(wanted, SMALLEST_FACTOR, LARGEST_FACTOR)
         faces = faces[factor[faces] == wanted]
+
+
+def _multipliers(start: Index, end: Index, drop: Array, wanted: Array) -> Array:
+    """Solution of (D Dᵀ + ε) m = wanted, D the divergence of flows g · drop from `start` to `end`.
+
+    Conjugate gradients with the diagonal; cell number `len(wanted)` stands for all that are no unknowns, and
+    m is 0 there, (n + 1,).
+    """
+    size = len(wanted)
+    square = drop**2
+    diagonal = np.bincount(start, square, size + 1) + np.bincount(end, square, size + 1) + BALANCE_DAMPING
+    solution, residual = np.zeros(size + 1), np.append(wanted, 0.0)
+    direction, before = np.zeros(size + 1), 1.0
+    limit = BALANCE_TOLERANCE * np.linalg.norm(wanted)
+    for _ in range(BALANCE_ITERATIONS):
+        if np.linalg.norm(residual) <= limit:
+            break
+        scaled = residual / diagonal
+        now = float(residual @ scaled)
+        direction = scaled + (now / before) * direction
+        flow = square * (direction[start] - direction[end])
+        applied = np.bincount(start, flow, size + 1) - np.bincount(end, flow, size + 1)
+        applied += BALANCE_DAMPING * direction
+        applied[size] = 0.0
+        length = now / float(direction @ applied)
+        solution += length * direction
+        residual -= length * applied
+        before = now
+    return solution
 
 
 def _fit(grid: Grid, needles: Sequence[ElectrodeShape], region: _Region, fitted: Mask) -> LinkFactors:

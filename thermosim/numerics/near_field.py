@@ -18,15 +18,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.linalg import splu
 
 from thermosim.errors import InputError
 from thermosim.resources import cache_directory
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_matrix
 
 Array = NDArray[np.float64]
 
@@ -177,33 +178,57 @@ class _Mesh:
         first = CAP_CELL if low == 0.0 else FINEST_CELL
         return min(first + GROWTH * (s - low), LARGEST_ARC_CELL, FINEST_CELL + GROWTH * max(high - s, 0.0))
 
-    def system(self) -> tuple[coo_matrix, Array]:
-        """Matrix A and right-hand side b of A φ = b."""
-        number = np.arange(self.shape[0] * self.shape[1]).reshape(self.shape)
-        diagonal, right = np.zeros(self.shape), np.zeros(self.shape)
-        pairs = (
-            (number[:-1], number[1:], self.across, np.s_[:-1], np.s_[1:]),
-            (number[:, :-1], number[:, 1:], self.along, np.s_[:, :-1], np.s_[:, 1:]),
-        )
-        rows, columns, values = [], [], []
-        for low, high, g, at_low, at_high in pairs:
-            diagonal[at_low] += g
-            diagonal[at_high] += g
-            rows += [low.ravel(), high.ravel()]
-            columns += [high.ravel(), low.ravel()]
-            values += [-g.ravel(), -g.ravel()]
+    def right_side(self) -> Array:
+        """b of A φ = b."""
+        right = np.zeros(self.shape)
         right[0] = np.where(self.metal, self.wall, 0.0)
+        return right
+
+    def diagonal(self) -> Array:
+        """Diagonal of A."""
+        diagonal = np.zeros(self.shape)
+        diagonal[:-1] += self.across
+        diagonal[1:] += self.across
+        diagonal[:, :-1] += self.along
+        diagonal[:, 1:] += self.along
         diagonal[0] += np.where(self.metal | self.other, self.wall, 0.0)
         diagonal[-1] += self.outer
         diagonal[:, -1] += self.top
+        return diagonal
+
+    def applied(self, potential: Array) -> Array:
+        """A φ."""
+        result = self.diagonal() * potential
+        result[:-1] -= self.across * potential[1:]
+        result[1:] -= self.across * potential[:-1]
+        result[:, :-1] -= self.along * potential[:, 1:]
+        result[:, 1:] -= self.along * potential[:, :-1]
+        return result
+
+    def matrix(self) -> csc_matrix:
+        """A, for a direct solver."""
+        from scipy.sparse import coo_matrix  # slow to import, and fields are mostly remembered
+
+        number = np.arange(self.shape[0] * self.shape[1]).reshape(self.shape)
+        pairs = ((number[:-1], number[1:], self.across), (number[:, :-1], number[:, 1:], self.along))
+        rows, columns, values = [], [], []
+        for low, high, g in pairs:
+            rows += [low.ravel(), high.ravel()]
+            columns += [high.ravel(), low.ravel()]
+            values += [-g.ravel(), -g.ravel()]
         rows.append(number.ravel())
         columns.append(number.ravel())
-        values.append(diagonal.ravel())
+        values.append(self.diagonal().ravel())
         matrix = coo_matrix(
             (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
             shape=(number.size,) * 2,
         )
-        return matrix.tocsc(), right.ravel()
+        return matrix.tocsc()
+
+    def is_solved_by(self, potential: Array) -> bool:
+        """Whether a field read from disk is the solution: a stale or damaged file is not trusted."""
+        residual = np.abs(self.applied(potential) - self.right_side())
+        return bool(np.all(residual <= 1e-9 * self.diagonal()))
 
 
 class NeedleField:
@@ -316,24 +341,19 @@ def needle_field(aspect: float, start: float = 0.0, other: tuple[float, float] |
 @lru_cache(maxsize=32)
 def _needle_field(aspect: float, start: float, other: tuple[float, float] | None) -> NeedleField:
     mesh = _Mesh(aspect, start, other)
-    matrix, right = mesh.system()
     shape = [aspect] if start == 0.0 and other is None else [aspect, start, *(other or ())]
     name = "_".join(f"{value:.6g}" for value in shape)
     path = cache_directory() / f"near_field_{CACHE_VERSION}_{name}.npy"
     solution = _read(path, mesh.shape)
-    if solution is None or not _solves(matrix, right, solution):
+    if solution is None or not mesh.is_solved_by(solution):
+        from scipy.sparse.linalg import splu
+
         factors = splu(
-            matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+            mesh.matrix(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
         )
-        solution = factors.solve(right).reshape(mesh.shape)
+        solution = factors.solve(mesh.right_side().ravel()).reshape(mesh.shape)
         _write(path, solution)
     return NeedleField(mesh, solution)
-
-
-def _solves(matrix: coo_matrix, right: Array, solution: Array) -> bool:
-    """Whether a field read from disk is the solution: a stale or damaged file is not trusted."""
-    residual = np.abs(matrix @ solution.ravel() - right)
-    return bool(np.all(residual <= 1e-9 * matrix.diagonal()))
 
 
 def _header(shape: tuple[int, int]) -> bytes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from thermosim.anatomy.grid import Grid, Vector
 from thermosim.errors import InputError
@@ -14,6 +14,9 @@ from thermosim.numerics.electrode_shape import Array, Index, Mask, inside_grid
 from thermosim.numerics.fit_limits import FITTED_DISTANCE, SOLID_SKIN
 from thermosim.numerics.needle import Needle
 from thermosim.numerics.wire_field import WireField, wire_field
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 THICK_WIRE = 0.5
 """Radius of a wire in cells from which on cells with their centre in it are solid."""
@@ -78,6 +81,8 @@ class Tines:
     @cached_property
     def _tree(self) -> tuple[cKDTree, Index]:
         """Points along the wires half a radius apart, and the edge each lies on."""
+        from scipy.spatial import cKDTree  # slow to import, and most electrodes are straight
+
         first, last, length = self._edges
         count = np.ceil(length / (0.5 * self.wire_radius)).astype(np.int64)
         edge = np.repeat(np.arange(len(count)), count)

@@ -14,13 +14,16 @@ potential of a charged segment: Durand, Électrostatique I (1964).
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from thermosim.anatomy.grid import Vector
 from thermosim.errors import InputError
 from thermosim.numerics.electrode_shape import Array, Index
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 AROUND = 6
 """Collocation points around a wire."""
@@ -72,6 +75,8 @@ class WireField:
     @cached_property
     def middles(self) -> cKDTree:
         """Middles of the pieces [m], for looking up the nearest."""
+        from scipy.spatial import cKDTree
+
         return cKDTree((self.center + 0.5 * (self._nodes[:-1] + self._nodes[1:]))[self.real])
 
     def _solve(self, step: Array) -> Array:
