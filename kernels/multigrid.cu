@@ -54,14 +54,19 @@ KERNEL minus_operator(GRID_PARAMETERS, const float* AROUND x, const float* AROUN
   for_each_cell(GRID, [=](Index p) INLINE { r[p] = minus_A(p, sx, sy, x, gx, gy, gz, leak); });
 }
 
-// Coarse right-hand side: sum over the eight children. `fine_*` describe the finer level.
+// Coarse right-hand side: sum over the eight children. `fine_*` describe the finer level; its rows begin at
+// even places in memory.
 KERNEL restrict_sum(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin, const float* fine,
                     float* coarse) {
-  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
-    const Index f = fine_origin + 2 * (i * fine_sx + j * fine_sy + k);
-    coarse[p] = fine[f] + fine[f + 1] + fine[f + fine_sy] + fine[f + fine_sy + 1] +
-                fine[f + fine_sx] + fine[f + fine_sx + 1] + fine[f + fine_sx + fine_sy] +
-                fine[f + fine_sx + fine_sy + 1];
+  for_each_row(GRID, [=](Index row, int index) INLINE {
+    const float* children =
+        fine + fine_origin + 2 * ((Index)(index / ny) * fine_sx + (Index)(index % ny) * fine_sy);
+    FOR_EACH_IN_ROW(p, ) {
+      const Index k = 2 * (p - row);
+      const Pair a = pair_at(children, k), b = pair_at(children, k + fine_sy);
+      const Pair c = pair_at(children, k + fine_sx), d = pair_at(children, k + fine_sx + fine_sy);
+      coarse[p] = a.x + a.y + b.x + b.y + c.x + c.y + d.x + d.y;
+    }
   });
 }
 
@@ -77,8 +82,9 @@ KERNEL prolongate_add(GRID_PARAMETERS, int fine_nx, int fine_ny, int fine_nz, in
           float* children = fine + fine_origin + (Index)(i + a) * fine_sx + (Index)(j + b) * fine_sy;
           FOR_EACH_IN_ROW(p, ) {
             const Index k = 2 * (p - row);
-            children[k] += coarse[p];
-            children[k + 1] += k + 1 < fine_nz ? coarse[p] : 0.0f;
+            const Pair old = pair_at(children, k);
+            store_pair(children, k, old.x + coarse[p],
+                       old.y + (k + 1 < fine_nz ? coarse[p] : 0.0f));
           }
         }
   });
@@ -89,18 +95,22 @@ KERNEL prolongate_add(GRID_PARAMETERS, int fine_nx, int fine_ny, int fine_nz, in
 KERNEL coarsen_links(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin,
                      const float* fine_gx, const float* fine_gy, const float* fine_gz,
                      const float* fine_leak, float* gx, float* gy, float* gz, float* leak) {
-  for_each_cell_ijk(GRID, [=](Index p, int i, int j, int k) INLINE {
-    const Index f = fine_origin + 2 * (i * fine_sx + j * fine_sy + k);
+  for_each_row(GRID, [=](Index row, int index) INLINE {
+    const Index first =
+        fine_origin + 2 * ((Index)(index / ny) * fine_sx + (Index)(index % ny) * fine_sy);
     const int X = fine_sx, Y = fine_sy;
-    gx[p] = 0.5f * (fine_gx[f + X] + fine_gx[f + X + 1] + fine_gx[f + X + Y] +
-                    fine_gx[f + X + Y + 1]);
-    gy[p] = 0.5f * (fine_gy[f + Y] + fine_gy[f + Y + 1] + fine_gy[f + Y + X] +
-                    fine_gy[f + Y + X + 1]);
-    gz[p] = 0.5f * (fine_gz[f + 1] + fine_gz[f + 1 + X] + fine_gz[f + 1 + Y] +
-                    fine_gz[f + 1 + X + Y]);
-    leak[p] = fine_leak[f] + fine_leak[f + 1] + fine_leak[f + Y] + fine_leak[f + Y + 1] +
-              fine_leak[f + X] + fine_leak[f + X + 1] + fine_leak[f + X + Y] +
-              fine_leak[f + X + Y + 1];
+    FOR_EACH_IN_ROW(p, ) {
+      const Index f = first + 2 * (p - row);
+      const Pair x = pair_at(fine_gx, f + X), x_next = pair_at(fine_gx, f + X + Y);
+      gx[p] = 0.5f * (x.x + x.y + x_next.x + x_next.y);
+      const Pair y = pair_at(fine_gy, f + Y), y_next = pair_at(fine_gy, f + Y + X);
+      gy[p] = 0.5f * (y.x + y.y + y_next.x + y_next.y);
+      gz[p] = 0.5f * (pair_at(fine_gz, f).y + pair_at(fine_gz, f + X).y +
+                      pair_at(fine_gz, f + Y).y + pair_at(fine_gz, f + X + Y).y);
+      const Pair a = pair_at(fine_leak, f), b = pair_at(fine_leak, f + Y);
+      const Pair c = pair_at(fine_leak, f + X), d = pair_at(fine_leak, f + X + Y);
+      leak[p] = a.x + a.y + b.x + b.y + c.x + c.y + d.x + d.y;
+    }
   });
 }
 

@@ -92,6 +92,12 @@ DEVICE void store(double* where, Real value) {
 
 DEVICE float float_from_bits(int bits) { return __int_as_float(bits); }
 
+using Pair = float2;
+
+// Cells p and p + 1, p even: one access, so that the lanes of a warp ask for whole sectors.
+DEVICE Pair pair_at(const float* field, Index p) { return *(const Pair*)(field + p); }
+DEVICE void store_pair(float* field, Index p, float x, float y) { *(Pair*)(field + p) = Pair{x, y}; }
+
 #else  // C++ with OpenMP
 
 #include <cmath>
@@ -185,6 +191,15 @@ template <class Real>
 DEVICE void store(double* where, Real value) { *where = value; }
 
 DEVICE float float_from_bits(int bits) { return __builtin_bit_cast(float, bits); }
+
+struct Pair {
+  float x, y;
+};
+DEVICE Pair pair_at(const float* field, Index p) { return {field[p], field[p + 1]}; }
+DEVICE void store_pair(float* field, Index p, float x, float y) {
+  field[p] = x;
+  field[p + 1] = y;
+}
 
 #endif
 

@@ -20,9 +20,10 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 HOT = (
     *("first_stage", "next_stage", "advance_damage", "prepare_step", "face_conductance"),
     *("smooth", "smooth_from_zero", "residual", "minus_operator"),
+    *("restrict_sum", "prolongate_add", "coarsen_links"),
     *("apply_and_dot", "step_and_norm", "search_direction", "dot"),
 )
-"""Kernels of the heat step, the death of tissue, the smoother and conjugate gradients."""
+"""Kernels of the heat step, the death of tissue, multigrid and conjugate gradients."""
 
 
 @pytest.fixture(scope="module")
