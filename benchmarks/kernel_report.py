@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kernel_traffic import LAYOUT, TWO_GRIDS, grid_kernels, traffic
+from kernel_traffic import LAYOUT, TWO_GRIDS, grid_kernels, moved, traffic
 from launches import bytes_per_cell
 
 from thermosim.backends.base import Backend, Call, KernelSignature, kernel_digest
@@ -148,10 +148,10 @@ def kernel_table() -> str:
     lines = [
         "| kernel | registers "
         + ", ".join(ARCHITECTURES)
-        + " | B/cell | sectors used | "
+        + " | B/cell | sectors used | moved, least = 1 | without a cache | "
         + " | ".join(f"{device} [µs]" for device in devices)
         + " |",
-        "| --- |" + " --- |" * (3 + len(devices)),
+        "| --- |" + " --- |" * (5 + len(devices)),
     ]
     for name in names:
         registers = ", ".join(str(reports[name, architecture].registers) for architecture in ARCHITECTURES)
@@ -160,9 +160,10 @@ def kernel_table() -> str:
             cells = 128**3 if name in TWO_GRIDS else 256**3
             times = [LAUNCH + each * cells / (SHARE * BANDWIDTH[d]) for d in devices]
             figures = [f"{each:.0f}", f"{100 * seen[name].global_efficiency:.0f} %"]
+            figures += [f"{b / each:.2f}" for b in moved(seen[name], LAYOUT.n_cells)]
             figures += [f"{1e6 * t:.0f}" for t in times]
         else:
-            figures = ["list", "–"] + [f"{1e6 * LAUNCH:.1f}"] * len(devices)
+            figures = ["list", "–", "–", "–"] + [f"{1e6 * LAUNCH:.1f}"] * len(devices)
         lines.append(f"| `{name}` | {registers} | " + " | ".join(figures) + " |")
     return "\n".join(lines)
 
@@ -189,7 +190,7 @@ def treatment_table(counts: dict[str, Counts]) -> str:
         "| 12 min, three needles | launches | GB moved | waits | "
         + " | ".join(f"{device} [s]" for device in devices)
         + " |",
-        "| --- |" + " --- |" * (3 + len(devices)),
+        "| --- |" + " --- |" * (5 + len(devices)),
     ]
     rows = [("2 mm, 64³", counts["64"], 1), ("1 mm, 128³", counts["128"], 1)]
     rows += [("0.5 mm, 256³ (scaled from 1 mm)", counts["128"].refined(), 1)]
@@ -206,6 +207,7 @@ def section(kept: dict[str, Any]) -> str:
     counts = {size: Counts(**values) for size, values in kept["counts"].items()}
     stale = "" if kept["kernel_digest"] == kernel_digest() else " The kernels have changed since."
     host = ", ".join(f"{c.host_seconds:.2g} s at {size}³" for size, c in counts.items())
+    grid = " × ".join(str(n) for n in LAYOUT.shape)
     terabytes = ", ".join(f"{device} {bandwidth / 1e12:.3g}" for device, bandwidth in BANDWIDTH.items())
     return f"""{BEGIN}
 
@@ -214,10 +216,13 @@ over {100 * SHARE:.0f} % of the data sheet's bandwidth ({terabytes} TB/s),
 {1e6 * LAUNCH:.1f} µs for each launch, {1e6 * WAIT:.0f} µs each time that the host waits.
 
 No kernel spills registers or uses a stack (`python -m thermosim.backends.nvrtc --check`). B/cell: each field
-once if it is read and once if it is written, at 256³; per coarse cell, of 128³, for `coarsen_links`,
-`prolongate_add` and `restrict_sum`, whose neighbouring loads share the other half of their sectors.
-Sectors used: bytes asked for over those of the 32-byte sectors moved, counted by the PTX interpreter on rows
-of 64 cells.
+once if it is read and once if it is written, at 256³: the least that the method needs; per coarse cell, of
+128³, for `coarsen_links`, `prolongate_add` and `restrict_sum`. The PTX interpreter counts the 32-byte
+sectors of global memory on a grid of {grid} cells. Sectors used: bytes asked for over those of the
+sectors, access by access. Moved: bytes of the sectors over the least. There a sector counts once if the
+launch reads it and once if it writes it: what neighbours in other rows and planes ask for again comes from
+the second cache (three planes of 256² cells of eight fields are 6.3 MB, an A100 has 40 MB); ghost cells,
+tables and sums of rows count. Without a cache: the same with every access of every warp.
 
 {kernel_table()}
 

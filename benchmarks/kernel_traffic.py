@@ -19,9 +19,10 @@ from thermosim.resources import kernel_directory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from ptx import Statistics, stand_in
+from ptx.statistics import SECTOR
 
-LAYOUT = Layout((6, 8, 64))
-"""Rows of two whole warps, as those of any grid whose edge is a multiple of 32."""
+LAYOUT = Layout((16, 32, 128))
+"""Rows of whole warps, as those of any grid whose edge is a multiple of 32, and few ghost cells."""
 
 TWO_GRIDS = {"restrict_sum", "prolongate_add", "coarsen_links"}
 """Kernels that work on fields of two levels; theirs is the coarser."""
@@ -80,6 +81,17 @@ def traffic(kernels: Iterable[str], layout: Layout = LAYOUT) -> dict[str, Statis
             given = arguments_for(backend, signature, layout)
             backend._launch(signature, layout.shape, (*layout.arguments, *given))
     return found
+
+
+def moved(seen: Statistics, n_cells: int) -> tuple[float, float]:
+    """Bytes per cell of the sectors that a launch moves, those with sums of rows and tables included.
+
+    The first counts a sector once if the launch reads it, and once if it writes it, however many cells ask
+    for it as their neighbours', as if the planes that are in use stay in the second cache. The second counts
+    it once for each access of a warp, as without any cache.
+    """
+    every = seen.global_load.sectors + seen.global_store.sectors
+    return SECTOR * seen.unique_sectors / n_cells, SECTOR * every / n_cells
 
 
 def grid_kernels() -> list[str]:

@@ -54,7 +54,8 @@ class Traffic:
 class Statistics:
     """What a launch did; all counts are 0 unless `Checks.statistics`.
 
-    `unique_read`, `unique_written`: bytes of global memory touched at least once. `thread_instructions`,
+    `unique_read`, `unique_written`: bytes of global memory touched at least once; `unique_sectors`: 32-byte
+    pieces of it that are read, and those that are written, each counted once. `thread_instructions`,
     `warp_instructions`: of PTX, not of the machine. `warnings`: legal, but worth a look.
     """
 
@@ -68,6 +69,7 @@ class Statistics:
     races: list[dict[str, Any]]
     unique_read: int = 0
     unique_written: int = 0
+    unique_sectors: int = 0
     traffic: dict[str, Traffic] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Traffic:
@@ -157,4 +159,7 @@ def statistics_of(launch: Launch) -> Statistics:
         for region in launch.regions:
             made.unique_read += int(np.count_nonzero(region.read_map))
             made.unique_written += int(np.count_nonzero(region.write_map))
+            for touched in (region.read_map, region.write_map):
+                starts = (np.flatnonzero(touched) + (region.low & (SECTOR - 1))) // SECTOR
+                made.unique_sectors += len(np.unique(starts))
     return made

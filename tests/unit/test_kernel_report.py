@@ -47,6 +47,16 @@ def test_hot_kernels_use_the_sectors_they_move(kernel: str, traffic: dict[str, S
     assert traffic[kernel].global_efficiency >= 0.85
 
 
+@pytest.mark.parametrize("kernel", HOT)
+def test_hot_kernels_move_little_more_than_the_method_needs(
+    kernel: str, tools: tuple[ModuleType, ModuleType], traffic: dict[str, Statistics]
+) -> None:
+    once, every = tools[0].moved(traffic[kernel], tools[0].LAYOUT.n_cells)
+    # ghost planes of fields that are read at neighbours: 16 + 2 planes of 32 + 2 rows; seen 0.93 to 1.17
+    assert once <= 1.3 * tools[1].kernel_bytes(kernel, traffic)
+    assert once <= every + 1e-9
+
+
 def test_rows_off_the_sectors_would_be_seen(
     nvrtc: None, tools: tuple[ModuleType, ModuleType], traffic: dict[str, Statistics]
 ) -> None:
@@ -72,7 +82,7 @@ def test_every_byte_counted_from_the_source_is_asked_for(
         touched = (seen.unique_read + seen.unique_written) / cells
         # ghost cells, sums of rows and tables come on top of the fields; prepare_step reads k, which it
         # writes everywhere, in rows on the border alone
-        assert 0.95 * counted <= touched < counted + 18.0, name
+        assert 0.9 * counted <= touched < counted + 3.0, name
 
 
 # ---------------------------------------------------------------------------- registers

@@ -57,6 +57,17 @@ def test_saxpy_and_its_traffic(architecture: str, rng: np.random.Generator) -> N
     assert seen.global_load.bytes == 8 * n
     assert seen.unique_read + seen.unique_written == 12 * n
     assert seen.global_load.efficiency > 0.99
+    assert seen.unique_sectors == 3 * -(-4 * n // 32)  # arrays begin with a sector
+
+
+def test_sectors_of_strides_count_whole(rng: np.random.Generator) -> None:
+    source = """extern "C" __global__ void strided(float* y, const float* x) {
+      int i = blockIdx.x*blockDim.x + threadIdx.x; y[i] = x[8*i] + x[(8*i + 16) % 8192]; }"""
+    x, y = rng.random(8192, dtype="f4"), np.zeros(1024, "f4")
+    seen = kernel(source)((4,), (256,), (y, x))
+    assert seen.unique_read == 4 * 1024  # one number of each sector, by two threads
+    assert seen.unique_sectors == 1024 + 128
+    assert seen.global_load.sectors == 2 * 1024
 
 
 STENCIL = r"""
