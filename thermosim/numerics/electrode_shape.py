@@ -57,8 +57,8 @@ class ElectrodeShape(Protocol):
         """Whether the near field holds there: beside the metal, and some way along the shaft."""
         ...
 
-    def smooth(self, points: Array, spacing: float) -> Mask:
-        """Whether the field hardly bends over a face of `spacing` with its centre there."""
+    def quadrature(self, points: Array, spacing: float) -> Index:
+        """Gauss points along the edge for the flux through a face of `spacing` with its centre there."""
         ...
 
     def gap(self, points: Array) -> Mask:

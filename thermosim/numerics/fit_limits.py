@@ -15,6 +15,10 @@ SMALLEST_FACTOR, LARGEST_FACTOR = 0.05, 5.0
 """Of a fitted face against the plain one."""
 
 
+QUADRATURE = 6
+"""Gauss points along a face's edge; fewer miss metal and shaft that cut a face."""
+
+
 def require_cubic_cells(grid: Grid) -> float:
     """The spacing [m] of an isotropic, axis-aligned grid; InputError for any other."""
     if not (grid.is_axis_aligned and grid.is_isotropic):

@@ -31,8 +31,6 @@ from thermosim.numerics.vessel_links import fit_vessel_links
 __all__ = ["Needle", "combine", "fit_cooled_wall_links", "fit_electrode_links", "fit_vessel_links"]
 
 SMALLEST_DIFFERENCE = 0.02  # of the drop to the wall: below it a link says nothing and stays plain
-QUADRATURE = 6  # Gauss points along a face's edge; fewer miss metal and shaft that cut a face
-SMOOTH_QUADRATURE = 2  # where the field hardly bends over a face
 GAP_WIDTH = 1.5  # cells from the wall within which faces take over what solid cells of a gap would carry
 LARGEST_GAP_SHARE = 1.0  # of what they carry themselves
 BALANCE_ROUNDS = 3
@@ -125,17 +123,18 @@ def _region(grid: Grid, needles: Sequence[ElectrodeShape]) -> _Region:
 def _face_flux(shape: ElectrodeShape, centers: Array, axes: Index, h: float) -> Array:
     """∫ -∂φ/∂n dA / h of the electrode's field through square faces (Gauss points in metal count 0)."""
     total = np.zeros(len(axes))
-    smooth = shape.smooth(centers, h)
-    for order, chosen in ((QUADRATURE, ~smooth), (SMOOTH_QUADRATURE, smooth)):
-        rows = np.flatnonzero(chosen)
+    orders = shape.quadrature(centers, h)
+    for order in np.unique(orders).tolist():
+        rows = np.flatnonzero(orders == order)
         first, second = (axes[rows] + 1) % 3, (axes[rows] + 2) % 3
         nodes, weights = np.polynomial.legendre.leggauss(order)
+        each, across = np.arange(len(rows)), np.tile(axes[rows], order)
         for u, weight_u in zip(nodes, weights, strict=True):
-            for v, weight_v in zip(nodes, weights, strict=True):
-                points = centers[rows]
-                points[np.arange(len(rows)), first] += 0.5 * h * u
-                points[np.arange(len(rows)), second] += 0.5 * h * v
-                total[rows] += 0.25 * weight_u * weight_v * shape.flux(points, axes[rows])
+            points = np.tile(centers[rows], (order, 1, 1))
+            points[:, each, first] += 0.5 * h * u
+            points[:, each, second] += 0.5 * h * nodes[:, None]
+            flux = shape.flux(points.reshape(-1, 3), across).reshape(order, -1)
+            total[rows] += 0.25 * weight_u * (weights @ flux)
     return total * h  # a face has h², one h belongs to the link
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -10,11 +11,18 @@ import numpy as np
 from thermosim.anatomy.grid import Grid, Vector
 from thermosim.errors import InputError
 from thermosim.numerics.electrode_shape import Array, Index, Mask, inside_grid
-from thermosim.numerics.fit_limits import SOLID_SKIN
+from thermosim.numerics.fit_limits import QUADRATURE, SOLID_SKIN
 from thermosim.numerics.near_field import NearField, SphereField, needle_field
 
 FITTED_SHAFT = 8.0
 """Radii of insulated shaft beyond the metal that are fitted."""
+
+SMOOTH_DISTANCE = 1.0
+"""Cells from the wall from which on few Gauss points see the flux through a face."""
+
+SMOOTH_QUADRATURE = 3
+"""So many along its edge: they err by 1e-4 (root mean square over the faces of a needle at 0.5, 1 and 2 mm),
+not more than twice what the interpolated field leaves to twelve."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Needle:
         if self.kind == "needle" and not np.linalg.norm(self.direction) > 0:
             raise InputError("a needle's direction has length 0; give a vector from tip to handle")
 
-    @property
+    @cached_property
     def axis(self) -> Array:
         """Unit vector from tip to handle."""
         if self.kind == "sphere":
@@ -60,7 +68,7 @@ class Needle:
         vector = np.asarray(self.direction, dtype=np.float64)
         return np.asarray(vector / np.linalg.norm(vector))
 
-    @property
+    @cached_property
     def center(self) -> Array:
         """Centre of the hemisphere or sphere [m]."""
         return np.asarray(self.tip) + (0.0 if self.kind == "sphere" else self.radius) * self.axis
@@ -161,8 +169,9 @@ class Needle:
         reach = max(FITTED_SHAFT, 4 * spacing / self.radius)
         return np.asarray((axial < self.active_end + reach) & (axial > self.band_start - 1.0 - reach))
 
-    def smooth(self, points: Array, spacing: float) -> Mask:
-        return np.zeros(len(points), dtype=bool)
+    def quadrature(self, points: Array, spacing: float) -> Index:
+        smooth = self.distance(points) >= SMOOTH_DISTANCE * spacing
+        return np.where(smooth, SMOOTH_QUADRATURE, QUADRATURE)
 
     def gap(self, points: Array) -> Mask:
         if self.other_pole is None:

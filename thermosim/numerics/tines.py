@@ -11,7 +11,7 @@ import numpy as np
 from thermosim.anatomy.grid import Grid, Vector
 from thermosim.errors import InputError
 from thermosim.numerics.electrode_shape import Array, Index, Mask, inside_grid
-from thermosim.numerics.fit_limits import FITTED_DISTANCE, SOLID_SKIN
+from thermosim.numerics.fit_limits import FITTED_DISTANCE, QUADRATURE, SOLID_SKIN
 from thermosim.numerics.needle import Needle
 from thermosim.numerics.wire_field import WireField, wire_field
 
@@ -23,6 +23,9 @@ THICK_WIRE = 0.5
 
 SMOOTH_DISTANCE = 0.75
 """Cells from the wall beyond which the field hardly bends over a face."""
+
+SMOOTH_QUADRATURE = 2
+"""Gauss points along the edge of such a face."""
 
 LEAST_DENSITY = 0.05
 """Of the mean charge density: wires in each other's shadow may have none."""
@@ -176,8 +179,9 @@ class Tines:
     def fitted(self, points: Array, spacing: float) -> Mask:
         return np.asarray(self.metal_distance(points) < (FITTED_DISTANCE + 1.5) * spacing)
 
-    def smooth(self, points: Array, spacing: float) -> Mask:
-        return np.asarray(self.distance(points) > SMOOTH_DISTANCE * spacing)
+    def quadrature(self, points: Array, spacing: float) -> Index:
+        smooth = self.distance(points) > SMOOTH_DISTANCE * spacing
+        return np.where(smooth, SMOOTH_QUADRATURE, QUADRATURE)
 
     def gap(self, points: Array) -> Mask:
         return np.zeros(len(points), dtype=bool)

@@ -17,6 +17,9 @@ from thermosim.numerics.fit_limits import (
 )
 from thermosim.numerics.link_factors import LinkFactors
 
+CHUNK = 8_000
+"""Faces worked on at a time: what fits in the cache."""
+
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
@@ -93,7 +96,7 @@ def fit_vessel_links(
         difference = potential[1] - potential[0]
         factor = np.ones(len(low))
         chosen = np.flatnonzero((pair.min(axis=0) < FITTED_DISTANCE * h) & ~(contact[low] & contact[high]))
-        for part in np.array_split(chosen, len(chosen) // 200_000 + 1):
+        for part in np.array_split(chosen, len(chosen) // CHUNK + 1):
             flux = _vessel_flux(grid, distance, face_radius[part], index[low[part]], axis)
             slope = difference[part]
             usable = (flux * slope > 0) & (np.abs(slope) > 0.03 * h)
@@ -148,15 +151,18 @@ def _vessel_flux(grid: Grid, distance: NDArray[np.floating], radius: Array, inde
     ∇φ = r_v ∇q / (2 q) with q = r², interpolated quadratically from the cells around the face.
     """
     h = grid.spacing[0]
-    across = [a for a in range(3) if a != axis]
+    stride = (grid.shape[1] * grid.shape[2], grid.shape[2], 1)
 
-    def squared(step: int, first: int, second: int) -> Array:
-        position = list(index.T)
-        position[axis] = np.clip(position[axis] + step, 0, grid.shape[axis] - 1)
-        for a, shift in zip(across, (first, second), strict=True):
-            position[a] = np.clip(position[a] + shift, 0, grid.shape[a] - 1)
-        cell = (position[0] * grid.shape[1] + position[1]) * grid.shape[2] + position[2]
-        return np.asarray(np.maximum(radius + distance[cell], 0.0) ** 2)
+    def places(a: int, steps: tuple[int, ...]) -> dict[int, Index]:
+        """Part of a cell's number along axis `a`, so many steps away or at the box's face."""
+        return {step: np.clip(index[:, a] + step, 0, grid.shape[a] - 1) * stride[a] for step in steps}
+
+    first, second = (places(a, (-1, 0, 1)) for a in range(3) if a != axis)
+    ahead = places(axis, (-1, 0, 1, 2))
+    beside = {(m, n): first[m] + second[n] for m in first for n in second}
+
+    def squared(step: int, m: int, n: int) -> Array:
+        return np.asarray(np.maximum(radius + distance.take(ahead[step] + beside[m, n]), 0.0) ** 2)
 
     low = {(m, n): squared(0, m, n) for m in (-1, 0, 1) for n in (-1, 0, 1)}
     high = {(m, n): squared(1, m, n) for m in (-1, 0, 1) for n in (-1, 0, 1)}
@@ -169,10 +175,13 @@ def _vessel_flux(grid: Grid, distance: NDArray[np.floating], radius: Array, inde
     q_yy, q_zz = (mean[1, 0] - 2 * mean[0, 0] + mean[-1, 0], mean[0, 1] - 2 * mean[0, 0] + mean[0, -1])
     q_yz = 0.25 * (mean[1, 1] - mean[1, -1] - mean[-1, 1] + mean[-1, -1])
     nodes, weights = np.polynomial.legendre.leggauss(3)
+    nodes, weights = 0.5 * nodes, 0.5 * weights
+    along_z = [(q_z * z, q_zz * z * z, slope_z * z) for z in nodes]
     total = np.zeros(len(index))
-    for y, weight_y in zip(0.5 * nodes, 0.5 * weights, strict=True):
-        for z, weight_z in zip(0.5 * nodes, 0.5 * weights, strict=True):
-            q = middle + q_y * y + q_z * z + 0.5 * (q_yy * y * y + q_zz * z * z) + q_yz * y * z
-            gradient = (jump[0, 0] + slope_y * y + slope_z * z) / h
+    for y, weight_y in zip(nodes, weights, strict=True):
+        linear, square, twist, slope = middle + q_y * y, q_yy * y * y, q_yz * y, jump[0, 0] + slope_y * y
+        for (linear_z, square_z, rise), z, weight_z in zip(along_z, nodes, weights, strict=True):
+            q = linear + linear_z + 0.5 * (square + square_z) + twist * z
+            gradient = (slope + rise) / h
             total += weight_y * weight_z * gradient / np.maximum(q, (0.1 * h) ** 2)
     return np.asarray(0.5 * radius * total * h)
