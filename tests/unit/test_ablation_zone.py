@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from thermosim.anatomy.grid import Grid
 from thermosim.config import DamageConfig
@@ -18,7 +17,6 @@ from thermosim.outcome.ablation_zone import ablation_zone, zone_from_level_set
 from thermosim.outcome.criteria import CRITERIA, level_set, zone_level_set
 from thermosim.outcome.level_set import LevelSet, bounding_region, dilated, region_in, smooth_level_set
 from thermosim.outcome.surface import (
-    distance_to_surface,
     extract_surface,
     moments,
     refined,
@@ -229,23 +227,3 @@ def test_refined_surfaces_keep_shape_and_stay_closed():
     assert moments(fine)[0] == pytest.approx(0.02**3 / 6, rel=1e-12)  # round-off: flat faces stay flat
     assert triangle_areas(fine).sum() == pytest.approx(triangle_areas(tetrahedron).sum(), rel=1e-12)
     assert vertex_areas(fine).sum() == pytest.approx(triangle_areas(fine).sum(), rel=1e-12)
-
-
-def test_distances_are_those_of_the_nearest_triangle():
-    # A few large triangles, so that the nearest vertex is often not on the nearest triangle.
-    rng = np.random.default_rng(0)
-    surface = synthetic.sphere_surface(0.01, n=12)
-    points = rng.uniform(-0.06, 0.06, (60, 3))
-    # Brute force: dense points on every triangle, 60 per edge.
-    u, v = np.meshgrid(np.linspace(0, 1, 60), np.linspace(0, 1, 60))
-    keep = u + v <= 1.0
-    u, v = u[keep], v[keep]
-    a, b, c = (surface.points[surface.triangles[:, i]] for i in range(3))
-    dense = (a[:, None] + u[None, :, None] * (b - a)[:, None] + v[None, :, None] * (c - a)[:, None]).reshape(
-        -1, 3
-    )
-    brute, _ = cKDTree(dense).query(points)
-    measured = distance_to_surface(points, surface)
-    # Samples 0.05 mm apart overestimate by up to 0.035 mm close by, by nothing far away.
-    assert np.all(measured <= brute + 1e-6)
-    assert np.all(measured >= brute - 3.5e-5)

@@ -13,7 +13,8 @@ from vtkmodules.vtkImagingStencil import vtkImageStencilToImage, vtkPolyDataToIm
 from thermosim.anatomy.anatomy import TriangleSurface
 from thermosim.anatomy.grid import Grid
 from thermosim.outcome.level_set import LevelSet
-from thermosim.outcome.surface import distance_to_surface, moments, refined, to_polydata
+from thermosim.outcome.surface import moments, refined, to_polydata
+from thermosim.outcome.surface_distance import distance_to_surface
 
 MAXIMUM_SAMPLES = 250_000
 SUBSAMPLES = 3

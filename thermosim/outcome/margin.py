@@ -19,13 +19,13 @@ from thermosim.outcome.level_set import (
 )
 from thermosim.outcome.results import MarginStatistics, TumorMargin
 from thermosim.outcome.surface import (
-    distance_to_surface,
     extract_surface,
     moments,
     triangle_areas,
     vertex_areas,
     with_edge_length,
 )
+from thermosim.outcome.surface_distance import distance_to_surface
 
 PERCENTILES = (1, 5, 25, 50, 75, 95)
 LIMITS_MM = (0, 5, 10)

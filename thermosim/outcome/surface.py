@@ -1,21 +1,18 @@
-"""Triangulated surfaces: extraction from a level set, integrals, refinement and exact distances."""
+"""Triangulated surfaces: extraction from a level set, integrals and refinement."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
-from vtkmodules.vtkCommonCore import vtkDoubleArray, vtkPoints
+from vtkmodules.vtkCommonCore import vtkPoints
 from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkImageData, vtkPolyData
 from vtkmodules.vtkFiltersCore import (
     vtkFlyingEdges3D,
-    vtkImplicitPolyDataDistance,
     vtkQuadricDecimation,
 )
 
 from thermosim.anatomy.anatomy import TriangleSurface
-from thermosim.errors import InputError
 from thermosim.outcome.level_set import LevelSet
 
 EMPTY = TriangleSurface(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64))
@@ -169,66 +166,3 @@ def with_edge_length(surface: TriangleSurface, edge: float, maximum_points: int)
         thin.Update()
         surface = from_polydata(thin.GetOutput())
     return refined(surface, 1.5 * edge)
-
-
-def distance_to_surface(points: NDArray[np.floating], surface: TriangleSurface) -> NDArray[np.float64]:
-    """Euclidean distance [m] from points (n, 3) to the nearest triangle of a surface.
-
-    Within six edge lengths of the surface every triangle is tried. Further out the triangles around the
-    nearest vertex are, which by then is too long by less than a hundredth of an edge.
-    """
-    if len(surface.triangles) == 0:
-        raise InputError("there is no distance to an empty surface; check that it has triangles first")
-    queries = np.ascontiguousarray(points, dtype=np.float64)
-    if len(queries) == 0:
-        return np.zeros(0)
-    corners = surface.points[surface.triangles]
-    edge = float(np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max())
-    used = np.unique(surface.triangles)
-    tree = cKDTree(surface.points[used], leafsize=48)
-    distance, nearest = tree.query(queries)
-    close = distance < 6.0 * edge
-    if close.any():
-        function = vtkImplicitPolyDataDistance()
-        function.SetInput(to_polydata(surface))
-        values = vtkDoubleArray()
-        function.FunctionValue(numpy_to_vtk(queries[close], deep=True), values)
-        distance[close] = np.abs(vtk_to_numpy(values))
-    if not close.all():
-        distance[~close] = _distance_to_fans(queries[~close], used[nearest[~close]], surface)
-    return np.asarray(distance, dtype=np.float64)
-
-
-def _distance_to_fans(
-    points: NDArray[np.float64], vertices: NDArray[np.int64], surface: TriangleSurface
-) -> NDArray[np.float64]:
-    """Distance from each point to the triangles around its vertex."""
-    corners = surface.triangles.ravel()
-    order = np.argsort(corners, kind="stable")
-    start = np.searchsorted(corners[order], vertices)
-    stop = np.searchsorted(corners[order], vertices, side="right")
-    best = np.full(len(points), np.inf)
-    for step in range(int((stop - start).max())):
-        more = np.flatnonzero(start + step < stop)
-        triangle = surface.triangles[order[start[more] + step] // 3]
-        a, b, c = (surface.points[triangle[:, i]] for i in range(3))
-        best[more] = np.minimum(best[more], _distance_to_triangles(points[more], a, b, c))
-    return best
-
-
-def _distance_to_triangles(
-    p: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Distance from points to one triangle each, all of shape (n, 3): to the plane or to an edge."""
-    normal = np.cross(b - a, c - a)
-    length = np.maximum(np.linalg.norm(normal, axis=1), np.finfo(float).tiny)
-    over = length > 0
-    nearest = np.full(len(p), np.inf)
-    for start, end in ((a, b), (b, c), (c, a)):
-        along = end - start
-        square = np.maximum(np.einsum("ij,ij->i", along, along), np.finfo(float).tiny)
-        share = np.clip(np.einsum("ij,ij->i", p - start, along) / square, 0.0, 1.0)
-        nearest = np.minimum(nearest, np.linalg.norm(p - start - share[:, None] * along, axis=1))
-        over &= np.einsum("ij,ij->i", np.cross(normal, along), p - start) >= 0.0
-    plane = np.abs(np.einsum("ij,ij->i", p - a, normal)) / length
-    return np.where(over, plane, nearest)
