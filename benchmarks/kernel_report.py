@@ -20,7 +20,7 @@ from typing import Any
 from kernel_traffic import LAYOUT, TWO_GRIDS, grid_kernels, moved, traffic
 from launches import bytes_per_cell
 
-from thermosim.backends.base import Backend, Call, KernelSignature, kernel_digest
+from thermosim.backends.base import Backend, Call, KernelSignature, kernel_digest, kernel_signatures
 from thermosim.backends.cpu import CpuBackend
 from thermosim.backends.nvrtc import ARCHITECTURES, check
 
@@ -142,7 +142,7 @@ def count(size: int, coarse_bytes: dict[str, float]) -> Counts:
 def kernel_table() -> str:
     """Every kernel: registers, bytes per cell, sector efficiency and predicted time per launch at 256³."""
     reports = {(r.kernel, r.architecture): r for r in check()}
-    names = sorted({kernel for kernel, _ in reports})
+    names = sorted(kernel_signatures())
     seen = traffic(grid_kernels())
     devices = list(BANDWIDTH)
     lines = [
@@ -171,8 +171,6 @@ def kernel_table() -> str:
 def kernel_bytes(name: str, seen: dict[str, Any]) -> float:
     """Bytes per cell that a kernel on a grid has to move; per coarse cell where it works on two grids."""
     from kernel_traffic import arguments_for
-
-    from thermosim.backends.base import kernel_signatures
 
     signature = kernel_signatures()[name]
     if name in TWO_GRIDS:

@@ -96,7 +96,9 @@ KERNEL wall_joule_heat(int n, const int* cell, const float* factor, const float*
 
 // out = a · x + b · out
 KERNEL scale_add(GRID_PARAMETERS, float a, const float* x, float b, float* out) {
-  for_each_cell(GRID, [=](Index p) INLINE { out[p] = a * x[p] + (b == 0.0f ? 0.0f : b * out[p]); });
+  for_each_cell(GRID, [=](Index p) INLINE {
+    out[p] = fmaf(a, x[p], b == 0.0f ? 0.0f : b * out[p]);
+  });
 }
 
 // Row sums of q, q r and q w(r) with r = σ(T) / σ_solved over `expected`: how far a potential solved

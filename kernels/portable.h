@@ -16,26 +16,46 @@
 // (cpu_program.h) has to wait for them.
 #define AROUND
 
-#define GRID_PARAMETERS int nx, int ny, int nz, int sx, int sy, int origin
-#define GRID Grid{nx, ny, nz, sx, sy, origin}
-
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 
-#define KERNEL extern "C" __global__ void __launch_bounds__(256)
 #define DEVICE __device__ __forceinline__
 #define INLINE
 
 using Index = int;
 
+#ifdef THERMOSIM_OF_CASES
+
+// Kernels are functions here, called by launches over several cases that backends/of_cases.py writes. Blocks
+// of one case are `first_plane` planes behind those of its grid; rows and entries have their case in blockIdx.y.
+#define KERNEL static DEVICE void
+#define GRID_PARAMETERS int first_plane, int nx, int ny, int nz, int sx, int sy, int origin
+#define GRID Grid{nx, ny, nz, sx, sy, origin, first_plane}
+
+struct Grid {
+  int nx, ny, nz, sx, sy, origin, first_plane;
+};
+
+DEVICE int plane_of(const Grid& grid) { return grid.first_plane + threadIdx.z; }
+
+#else
+
+#define KERNEL extern "C" __global__ void __launch_bounds__(256)
+#define GRID_PARAMETERS int nx, int ny, int nz, int sx, int sy, int origin
+#define GRID Grid{nx, ny, nz, sx, sy, origin}
+
 struct Grid {
   int nx, ny, nz, sx, sy, origin;
 };
+
+DEVICE int plane_of(const Grid&) { return blockIdx.z * blockDim.z + threadIdx.z; }
+
+#endif
 
 template <class Body>
 DEVICE void for_each_cell(Grid grid, Body body) {
   const int k = blockIdx.x * blockDim.x + threadIdx.x;
   const int j = blockIdx.y * blockDim.y + threadIdx.y;
-  const int i = blockIdx.z * blockDim.z + threadIdx.z;
+  const int i = plane_of(grid);
   if (i < grid.nx && j < grid.ny && k < grid.nz) body(grid.origin + i * grid.sx + j * grid.sy + k);
 }
 
@@ -43,7 +63,7 @@ template <class Body>
 DEVICE void for_each_cell_ijk(Grid grid, Body body) {
   const int k = blockIdx.x * blockDim.x + threadIdx.x;
   const int j = blockIdx.y * blockDim.y + threadIdx.y;
-  const int i = blockIdx.z * blockDim.z + threadIdx.z;
+  const int i = plane_of(grid);
   if (i < grid.nx && j < grid.ny && k < grid.nz)
     body(grid.origin + i * grid.sx + j * grid.sy + k, i, j, k);
 }
@@ -103,6 +123,8 @@ DEVICE void store_pair(float* field, Index p, float x, float y) { *(Pair*)(field
 #include <cmath>
 
 #define KERNEL extern "C" void
+#define GRID_PARAMETERS int nx, int ny, int nz, int sx, int sy, int origin
+#define GRID Grid{nx, ny, nz, sx, sy, origin}
 #define DEVICE static inline __attribute__((always_inline))
 #define INLINE __attribute__((always_inline))  // or captured pointers are loaded in every iteration
 #define THERMOSIM_PRAGMA(text) _Pragma(#text)

@@ -1,9 +1,10 @@
 """Many cases at once: anatomy laid on the grid once, cases spread over processor cores or GPUs.
 
 On the processor each case runs on one thread (`backend.threads`) in a worker process; small cases keep every
-core busy that way, without waiting for each other in every loop. Each GPU gets a process pinned to it.
+core busy that way, without waiting for each other in every loop. Each GPU gets a process pinned to it, in
+which several cases share launches and waits (`backends/joined.py`), though each chooses its own time steps.
 What a case returns does not depend on its neighbours: it is bit for bit what `simulate` returns with as many
-threads. Cases do not share launches: each chooses its own time steps.
+threads.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Finished(Generic[Kept]):
     anatomy: Anatomy | None = None
 
 
-def simulate_batch(cases: Sequence[Case], *, workers: int = 0) -> list[Result]:
+def simulate_batch(cases: Sequence[Case], *, workers: int = 0, together: int = 0) -> list[Result]:
     """Simulate many cases side by side; results in the order of the cases.
 
     Cases that differ in needles, tissue values or generator but share anatomy and grid share the work of
@@ -59,6 +60,7 @@ def simulate_batch(cases: Sequence[Case], *, workers: int = 0) -> list[Result]:
     ----------
     cases : from `load_case`.
     workers : processes; 0: as many as cores (over `backend.threads`) or GPUs.
+    together : cases that share launches on a GPU; 0: as many as fit, 16 at most.
 
     Raises
     ------
@@ -68,7 +70,7 @@ def simulate_batch(cases: Sequence[Case], *, workers: int = 0) -> list[Result]:
     anatomies = Anatomies()
     surfaces: dict[int, dict[str, TriangleSurface]] = {}
     found: dict[int, Result] = {}
-    for one in run_batch(cases, keep=_everything, workers=workers, anatomies=anatomies):
+    for one in run_batch(cases, keep=_everything, workers=workers, together=together, anatomies=anatomies):
         if one.error is not None:
             raise one.error
         assert one.kept is not None
@@ -95,6 +97,7 @@ def run_batch(
     *,
     keep: Keep[Kept],
     workers: int = 0,
+    together: int = 0,
     criteria: Sequence[str] = CRITERIA,
     anatomies: Anatomies | None = None,
 ) -> Iterator[Finished[Kept]]:
@@ -107,13 +110,15 @@ def run_batch(
     cases : may be made while others run.
     keep : what is kept of each.
     workers : processes; 0: as many as cores (over `backend.threads`) or GPUs.
+    together : cases that share launches on a GPU; 0: as many as fit, 16 at most.
     criteria : whose zones are computed beside the chosen one's.
     anatomies : shared with other batches of the same patient.
 
     Raises
     ------
     InputError, BackendError
-        For a number of workers that makes no sense or does not fit into memory; when a worker dies.
+        For a number of workers, or of cases together, that makes no sense or does not fit into memory; when a
+        worker dies.
     """
     anatomies = anatomies or Anatomies()
     waiting = enumerate(cases)
@@ -122,40 +127,39 @@ def run_batch(
         return
     backend = first[1].config.backend
     count = n_workers(first[1], workers)
+    each = n_together(first[1], together, count)
     jobs = _jobs(first, waiting, anatomies)
     setting = (backend.name, max(1, backend.threads), backend.device)
     if count == 1:
         from thermosim.backends import select
 
-        here = select(*setting)
-        for job in jobs:
-            if isinstance(job, Finished):
-                yield job
-            else:
-                whole = replace(job.problem, anatomy=job.anatomy)
-                yield _collected(job, partial(_run, whole, here, keep, criteria))
+        yield from _run_here(select(*setting), jobs, each, partial(_run, keep=keep, criteria=criteria))
         return
     context = multiprocessing.get_context("spawn")  # a fork would share OpenMP's threads
     ranks = context.SimpleQueue()
     for rank in range(count):
         ranks.put(rank)
     pool = ProcessPoolExecutor(count, context, _begin, (ranks, setting, keep, tuple(criteria)))
-    running: dict[Future[Kept], _Job] = {}
+    running: dict[Future[list[_Answer[Kept]]], list[_Job]] = {}
     more = True
     try:
         while more or running:
             while more and len(running) < QUEUED * count:
-                job_or_end = next(jobs, None)
-                if job_or_end is None:
-                    more = False
-                elif isinstance(job_or_end, Finished):
-                    yield job_or_end
-                else:
-                    job = job_or_end
-                    sent = pool.submit(_work, job.number, job.problem, job.token, job.packed)
-                    running[sent] = job
+                lot: list[_Job] = []
+                while more and len(lot) < each:
+                    job_or_end = next(jobs, None)
+                    if job_or_end is None:
+                        more = False
+                    elif isinstance(job_or_end, Finished):
+                        yield job_or_end
+                    else:
+                        lot.append(job_or_end)
+                if lot:
+                    sent = pool.submit(_work, [(job.problem, job.token, job.packed) for job in lot], each)
+                    running[sent] = lot
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield _collected(running.pop(future), future.result)
+                for job, (kept, failed) in zip(running.pop(future), future.result(), strict=True):
+                    yield Finished(job.number, kept, failed, job.anatomy)
     except BrokenProcessPool as error:
         raise BackendError(
             "a worker of the batch died, perhaps for want of memory; use fewer workers or a coarser grid"
@@ -189,6 +193,36 @@ def n_workers(case: Case, wanted: int) -> int:
         shape, n_electrodes = lay_out_box(case)
         check_memory(count * estimate_memory(shape, n_electrodes), shape, case.config.solver.memory_limit_gb)
     return count
+
+
+def n_together(case: Case, wanted: int, workers: int) -> int:
+    """Cases like this one that share launches in each of so many workers; 1 on the processor.
+
+    Raises
+    ------
+    InputError
+        When so many do not fit into the memory of a GPU.
+    """
+    from thermosim.backends import n_devices, select
+    from thermosim.backends.of_cases import MOST_CASES
+    from thermosim.build import lay_out_box
+    from thermosim.simulation import device_memory
+
+    backend = case.config.backend
+    if wanted < 0:
+        raise InputError(f"together={wanted} must be 0 (as many as fit) or more")
+    device = select(backend.name, max(1, backend.threads), backend.device)
+    free = device.free_memory()
+    if free is None:
+        return 1
+    each, sharing = device_memory(*lay_out_box(case)), -(-workers // n_devices(device.name))
+    fit = free // (sharing * each)
+    if wanted > fit:
+        raise InputError(
+            f"together={wanted}: these cases need about {1e-9 * wanted * sharing * each:.3g} GB on the GPU, "
+            f"{1e-9 * free:.3g} GB are free there; use together={max(1, fit)} or a coarser grid"
+        )
+    return int(wanted or max(1, min(fit, MOST_CASES)))
 
 
 # ---------------------------------------------------------------------------- here
@@ -226,14 +260,55 @@ def _jobs(
         case = next(others, None)
 
 
-def _collected(job: _Job, work: Callable[[], Kept]) -> Finished[Kept]:
-    """A case that has ended; only what stops the whole batch is raised."""
+def _run_here(
+    device: Backend,
+    jobs: Iterator[_Job | Finished[Any]],
+    together: int,
+    work: Callable[[Problem, Backend], Kept],
+) -> Iterator[Finished[Kept]]:
+    """All jobs in this process, as they end."""
+    from thermosim.backends.joined import Conductor
+
+    taken: list[_Job] = []
+    refused: list[Finished[Any]] = []
+
+    def tasks() -> Iterator[Callable[[Backend], Kept]]:
+        for job in jobs:
+            if isinstance(job, Finished):
+                refused.append(job)
+            else:
+                taken.append(job)
+                yield partial(work, replace(job.problem, anatomy=job.anatomy))
+
+    if together > 1:
+        for number, kept, error in Conductor[Kept](device).run(tasks(), together):
+            while refused:
+                yield refused.pop(0)
+            yield Finished(taken[number].number, kept, _of_a_case(error), taken[number].anatomy)
+    else:
+        for number, task in enumerate(tasks()):
+            while refused:
+                yield refused.pop(0)
+            kept, failed = _tried(partial(task, device))
+            yield Finished(taken[number].number, kept, failed, taken[number].anatomy)
+    yield from refused
+
+
+_Answer = tuple[Kept | None, ThermosimError | None]
+
+
+def _tried(work: Callable[[], Kept]) -> _Answer[Kept]:
+    """What a case gives, or why it fails; only what stops the whole batch is raised."""
     try:
-        return Finished(job.number, work(), None, job.anatomy)
-    except Interrupted:
-        raise
-    except ThermosimError as error:
-        return Finished(job.number, None, error, job.anatomy)
+        return work(), None
+    except Exception as error:
+        return None, _of_a_case(error)
+
+
+def _of_a_case(error: Exception | None) -> ThermosimError | None:
+    if error is None or (isinstance(error, ThermosimError) and not isinstance(error, Interrupted)):
+        return error
+    raise error
 
 
 # ---------------------------------------------------------------------------- in a worker
@@ -253,13 +328,25 @@ def _begin(ranks: Any, setting: tuple[str, int, int], keep: Any, criteria: tuple
     _worker.update(backend=select(name, threads, device), keep=keep, criteria=criteria)
 
 
-def _work(number: int, problem: Problem, token: int, packed: bytes) -> Any:
-    """Run one case; its anatomy, made by this program's other half, is unpacked once."""
+def _work(lot: list[tuple[Problem, int, bytes]], together: int) -> list[_Answer[Any]]:
+    """Run some cases; an anatomy, made by this program's other half, is unpacked once."""
+    work = partial(_run, keep=_worker["keep"], criteria=_worker["criteria"])
+    tasks = [partial(work, _whole(*job)) for job in lot]
+    if together == 1:
+        return [_tried(partial(task, _worker["backend"])) for task in tasks]
+    from thermosim.backends.joined import Conductor
+
+    found: dict[int, _Answer[Any]] = {}
+    for number, kept, error in Conductor[Any](_worker["backend"]).run(tasks, together):
+        found[number] = kept, _of_a_case(error)
+    return [found[number] for number in range(len(lot))]
+
+
+def _whole(problem: Problem, token: int, packed: bytes) -> Problem:
     if token not in _unpacked:
         _unpacked.clear()
         _unpacked[token] = pickle.loads(packed)
-    whole = replace(problem, anatomy=_unpacked[token])
-    return _run(whole, _worker["backend"], _worker["keep"], _worker["criteria"])
+    return replace(problem, anatomy=_unpacked[token])
 
 
 def _run(problem: Problem, backend: Backend, keep: Keep[Kept], criteria: Sequence[str]) -> Kept:

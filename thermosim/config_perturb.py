@@ -27,5 +27,6 @@ class PerturbConfig(SimulationConfig):
     n: int = 1000  # perturbed cases beside the plan itself
     seed: int = 1
     workers: int = 0  # processes; 0: as many as cores or GPUs
+    together: int = 0  # cases that share launches on a GPU; 0: as many as fit, 16 at most
     margins_mm: list[float] = field(default_factory=lambda: [0.0, 5.0])  # whose probability is wanted
     spread: SpreadConfig = field(default_factory=SpreadConfig)

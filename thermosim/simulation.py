@@ -111,12 +111,17 @@ def estimate_memory(shape: tuple[int, int, int], n_electrodes: int) -> int:
     return padded * (4 * (22 + n_electrodes + 13) + 7) + 250_000_000
 
 
-def check_device_memory(backend: Backend, shape: tuple[int, int, int], n_electrodes: int) -> None:
-    """Refuse a grid whose fields do not fit into the memory of a GPU.
+def device_memory(shape: tuple[int, int, int], n_electrodes: int) -> int:
+    """Bytes that a run takes on a GPU.
 
     Per cell 23 float32 fields and one per electrode, see `estimate_memory`, and labels.
     """
-    needed, free = Layout(shape).size * (4 * (23 + n_electrodes) + 2), backend.free_memory()
+    return Layout(shape).size * (4 * (23 + n_electrodes) + 2)
+
+
+def check_device_memory(backend: Backend, shape: tuple[int, int, int], n_electrodes: int) -> None:
+    """Refuse a grid whose fields do not fit into the memory of a GPU."""
+    needed, free = device_memory(shape, n_electrodes), backend.free_memory()
     if free is not None and needed > free:
         raise InputError(
             f"a grid of {shape[0]} x {shape[1]} x {shape[2]} cells needs about {1e-9 * needed:.3g} GB "
@@ -252,6 +257,7 @@ class Simulation:
         self._follow_power()
         step = clock.next_step(self._next_event())
         power, growth = self._power_ahead(0.5 * step)
+        self.backend.meet("heat")
         in_blood = growth * self.power_scale * self.heat_power[1]
         treatment.cool_needle_heat(growth * self.power_scale)
         treatment.follow_blood(growth * self.power_scale, step)
@@ -507,6 +513,7 @@ class Simulation:
         potential = treatment.potential
         assert potential is not None
         assert self.generator is not None
+        self.backend.meet("potential")
         if potential.terminals != self.generator.terminals:
             potential.set_terminals(self.generator.terminals)
         guess = self.conductance_factor

@@ -122,6 +122,11 @@ def regions_of(arrays: list[tuple[int, NDArray[Any]]]) -> tuple[list[Region], di
     return joined, addresses
 
 
+def address_of(array: NDArray[Any]) -> int:
+    """The virtual address of an array's first entry."""
+    return Region(array, 0).address
+
+
 def mark_uninitialised(array: NDArray[Any]) -> None:
     """Every byte counts as never written until a kernel stores it, or `mark_initialised`."""
     owner = root_of(array)

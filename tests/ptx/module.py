@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,14 @@ class Module:
         if name not in self._kernels:
             self._kernels[name] = Kernel(self.entries[name], self.variables)
         return self._kernels[name]
+
+
+@dataclass(frozen=True)
+class ByValue:
+    """A struct given by value: its bytes, and the arrays that addresses in it point to."""
+
+    bytes: bytes
+    arrays: tuple[Any, ...] = ()
 
 
 class Kernel:
@@ -157,20 +166,31 @@ class Kernel:
         parameters = self.entry.parameters
         if len(arguments) != len(parameters):
             raise TypeError(f"kernel {self.name} takes {len(parameters)} arguments, got {len(arguments)}")
-        arrays = []
+        arrays: list[Any] = []
+        inside: list[Any] = []
         for number, (parameter, value) in enumerate(zip(parameters, arguments, strict=True)):
             if isinstance(value, np.ndarray):
                 if WIDTH[parameter.type] != 8 or parameter.type == "f64":
                     what = f"is an array, the parameter is .{parameter.type}"
                     raise TypeError(f"kernel {self.name}: argument {number} {what}")
                 arrays.append((number, value))
-        regions, addresses = regions_of(arrays)
+            elif isinstance(value, ByValue):
+                inside += [(number, array) for array in value.arrays]
+        regions, _ = regions_of([*arrays, *inside])
+        addresses = regions_of(arrays)[1]
         packed = bytearray(self._n_bytes)
         for number, (parameter, value) in enumerate(zip(parameters, arguments, strict=True)):
             if number in addresses:
                 raw = addresses[number].to_bytes(8, "little")
             elif value is None:
                 raw = bytes(8)
+            elif isinstance(value, ByValue):
+                raw = value.bytes
+                if len(raw) != parameter.size:
+                    raise TypeError(
+                        f"kernel {self.name}: argument {number} has {len(raw)} bytes, the parameter "
+                        f"{parameter.size}"
+                    )
             else:
                 raw = self._scalar(value, parameter.type, number)
             packed[parameter.offset : parameter.offset + len(raw)] = raw

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import types
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ptx.memory import anything_unwritten, mark_initialised
-from ptx.module import Kernel, Module
+from ptx.memory import address_of, anything_unwritten, mark_initialised
+from ptx.module import ByValue, Kernel, Module
 from ptx.statistics import Statistics
 from ptx.threads import Checks
 
@@ -33,9 +34,16 @@ def plain_launch(
     return kernel(grid, block, arguments, checks=checks)
 
 
+def _anything(_array: Any) -> None:
+    """Arrays may be touched at any time."""
+
+
 @dataclass
 class Observations:
-    """What is watched: how launches are made, how often the host waited, what was launched."""
+    """What is watched: how launches are made, how often the host waited, what was launched.
+
+    `touched` is told of every array that is read or written without a launch.
+    """
 
     checks: Checks = field(default_factory=lambda: Checks(statistics=False))
     launch: Launcher = plain_launch
@@ -43,6 +51,7 @@ class Observations:
     launches: dict[str, int] = field(default_factory=dict)
     replays: int = 0
     capturing: list[Callable[[], None]] | None = None
+    touched: Callable[[Any], None] = _anything
 
     def wait(self) -> None:
         """The host waits for the device."""
@@ -63,6 +72,8 @@ class ndarray(np.ndarray):
         for value in (*inputs, *targets):
             if isinstance(value, np.ndarray) and not isinstance(value, ndarray):
                 raise TypeError(f"Unsupported type {type(value)}")
+            if isinstance(value, ndarray):
+                watch.touched(value)
         if out is not None:
             options["out"] = tuple(_plain(v) for v in targets)
         result = getattr(ufunc, method)(*(_plain(v) for v in inputs), **options)
@@ -72,12 +83,15 @@ class ndarray(np.ndarray):
         return _wrap(result)
 
     def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, np.ndarray):
+            watch.touched(self)
         return _wrap(np.ndarray.__getitem__(self, key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _refuse_capture("assignment")
         if isinstance(value, np.ndarray) and not isinstance(value, ndarray) and value.ndim:
             raise TypeError(f"Unsupported type {type(value)}")
+        watch.touched(self)
         np.ndarray.__setitem__(self, key, value)
         if anything_unwritten():
             mark_initialised(self)
@@ -98,20 +112,27 @@ class ndarray(np.ndarray):
     def item(self, *_: Any) -> Any:
         return self._number(lambda value: value)
 
+    @property
+    def data(self) -> _Pointer:  # type: ignore[override]
+        return _Pointer(self)
+
     def tolist(self) -> Any:
         return self.get().tolist()
 
     def get(self) -> Any:
         """A copy in host memory."""
+        watch.touched(self)
         watch.wait()
         return np.array(_plain(self), copy=True)
 
     def sum(self, *arguments: Any, **options: Any) -> Any:
         _refuse_capture("sum")
+        watch.touched(self)
         return _wrap(_plain(self).sum(*arguments, **options))
 
     def max(self, *arguments: Any, **options: Any) -> Any:
         _refuse_capture("max")
+        watch.touched(self)
         return _wrap(_plain(self).max(*arguments, **options))
 
     def __array__(self, *_: Any, **__: Any) -> Any:
@@ -126,6 +147,47 @@ def _plain(value: Any) -> Any:
 
 def _wrap(value: Any) -> Any:
     return np.ndarray.view(np.asanyarray(value) if not isinstance(value, ndarray) else value, ndarray)
+
+
+_pointed: dict[int, _Views] = {}
+"""Arrays whose address has been asked for: what an address in a struct points to."""
+
+
+class _Pointer:
+    """Device memory of an array."""
+
+    def __init__(self, array: ndarray) -> None:
+        self._array = array
+
+    @property
+    def ptr(self) -> int:
+        address = address_of(_plain(self._array))
+        _pointed.setdefault(address, _Views()).add(self._array)
+        return address
+
+
+class _Views:
+    """Arrays that are still alive."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, weakref.ref[ndarray]] = {}
+
+    def add(self, array: ndarray) -> None:
+        key = id(array)
+        self._kept[key] = weakref.ref(array, lambda _: self._kept.pop(key, None))
+
+    def alive(self) -> list[ndarray]:
+        return [array for array in (ref() for ref in list(self._kept.values())) if array is not None]
+
+
+def _by_value(value: Any) -> Any:
+    """A struct with the arrays that it knows the addresses of; freed ones are not among them."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "V":
+        return value
+    raw = value.tobytes()
+    words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
+    known = [_pointed[int(word)] for word in words if int(word) in _pointed]
+    return ByValue(raw, tuple(_plain(array) for views in known for array in views.alive()))
 
 
 def _refuse_capture(what: str) -> None:
@@ -181,11 +243,12 @@ class _Function:
 
     def __call__(self, grid: Any, block: Any, args: Sequence[Any]) -> None:
         for number, value in enumerate(args):
-            if isinstance(value, np.ndarray) and not isinstance(value, ndarray):
+            by_value = isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind == "V"
+            if isinstance(value, np.ndarray) and not isinstance(value, ndarray) and not by_value:
                 raise TypeError(
                     f"kernel {self._kernel.name}: argument {number} is a numpy.ndarray (Unsupported type)"
                 )
-        plain = tuple(_plain(value) for value in args)
+        plain = tuple(_plain(value) if isinstance(value, ndarray) else _by_value(value) for value in args)
 
         def run() -> None:
             watch.launches[self._kernel.name] = watch.launches.get(self._kernel.name, 0) + 1
@@ -240,6 +303,17 @@ class Stream:
 
     def synchronize(self) -> None:
         watch.wait()
+
+
+class _Pool:
+    """CuPy's pool of memory, which keeps nothing here."""
+
+    def free_bytes(self) -> int:
+        return 0
+
+
+def get_default_memory_pool() -> _Pool:
+    return _Pool()
 
 
 class Device:

@@ -236,6 +236,10 @@ class Backend(ABC):
         """Copies of float64 arrays or numbers in host memory, for which the host waits once."""
         return [np.asarray(self.to_host(array), dtype=np.float64) for array in arrays]
 
+    def to_host_together(self, arrays: Sequence[Array]) -> list[NDArray[Any]]:
+        """Each as `to_host`, for which the host waits once."""
+        return [self.to_host(array) for array in arrays]
+
     def field(self, layout: Layout, value: float = 0.0, dtype: str = "float32") -> Array:
         """A padded field filled with `value`, ghost cells included."""
         return self.full(layout.size, value, dtype)
@@ -280,6 +284,27 @@ class Backend(ABC):
     @abstractmethod
     def _launch(self, signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]) -> None:
         """Run a kernel over a grid (nx, ny, nz) or a list (n,) of entries."""
+
+    # ---- cases that share launches: see `thermosim.backends.joined`
+
+    def use(self) -> None:  # noqa: B027 -- only a GPU belongs to a thread
+        """Make the device that of the calling thread."""
+
+    def meet(self, place: str) -> None:  # noqa: B027 -- one alone waits for nobody
+        """A place of the program where cases that run joined wait for each other; nothing to one alone."""
+
+    def for_cases(self, signature: KernelSignature, arguments: tuple[Any, ...]) -> Any:
+        """Arguments of a kernel in the form that `launch_together` takes."""
+        return self._ready(arguments)
+
+    def launch_together(
+        self, signature: KernelSignature, extents: Sequence[tuple[int, ...]], cases: Sequence[Any]
+    ) -> None:
+        """Run a kernel for several cases, each with its own extent and arguments from `for_cases`."""
+        for extent, arguments in zip(extents, cases, strict=True):
+            self._launch(signature, extent, arguments)
+
+    # ---- launches
 
     def on_cells(self, name: str, layout: Layout, *arguments: Any) -> None:
         """Run a kernel on every cell of the box (by cells, or by rows if it leaves no sums)."""

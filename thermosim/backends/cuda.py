@@ -10,12 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermosim.backends.base import SOURCES, Array, Backend, Call, KernelSignature
+from thermosim.backends.of_cases import MOST_CASES, OPTION, layout_of, packed, source_of_cases
 from thermosim.errors import BackendError
 from thermosim.resources import kernel_directory
 
 CELL_BLOCK = (32, 4, 2)
 ENTRY_BLOCK = 256
 ROWS_PER_BLOCK = 8
+LARGEST_JOINED_COPY = 1 << 24
+"""Arrays of so many bytes in all are put together for one copy to the host; larger ones need no such help."""
+
 OPTIONS = ("-std=c++17", "--fmad=true")
 """No --use_fast_math: a NaN must stay a NaN, and both devices use the same arithmetic."""
 
@@ -98,7 +102,8 @@ class CudaBackend(Backend):
         count = n_devices()
         if not 0 <= device < count:
             raise BackendError(f"backend.device={device}, but this machine has {count} GPU(s)")
-        cupy.cuda.Device(device).use()
+        self._number = device
+        self.use()
         properties = cupy.cuda.runtime.getDeviceProperties(device)
         label = properties["name"]
         self.device = f"{label.decode() if isinstance(label, bytes) else label}, CuPy {cupy.__version__}"
@@ -108,7 +113,14 @@ class CudaBackend(Backend):
             source: cupy.RawModule(code=(kernel_directory() / f"{source}.cu").read_text(), options=options)
             for source in SOURCES
         }
+        self._modules_of_cases = {
+            source: cupy.RawModule(code=source_of_cases(source), options=(*options, OPTION))
+            for source in SOURCES
+        }
         self._functions: dict[str, Any] = {}
+
+    def use(self) -> None:
+        self._cupy.cuda.Device(self._number).use()
 
     def full(self, size: int, value: float, dtype: str) -> Array:
         return self._cupy.full(size, value, dtype=dtype)
@@ -123,12 +135,20 @@ class CudaBackend(Backend):
         return np.asarray(self._cupy.asnumpy(array))
 
     def free_memory(self) -> int | None:
-        return int(self._cupy.cuda.runtime.memGetInfo()[0])
+        kept = self._cupy.get_default_memory_pool().free_bytes()  # by CuPy, for the arrays to come
+        return int(self._cupy.cuda.runtime.memGetInfo()[0]) + int(kept)
 
     def fetch(self, *arrays: Array) -> list[NDArray[np.float64]]:
         joined = self.to_host(self._cupy.concatenate([array.reshape(-1) for array in arrays]))
         ends = np.cumsum([array.size for array in arrays])[:-1]
         return [part.reshape(array.shape) for part, array in zip(np.split(joined, ends), arrays, strict=True)]
+
+    def to_host_together(self, arrays: Sequence[Array]) -> list[NDArray[Any]]:
+        if len(arrays) < 2 or sum(array.nbytes for array in arrays) > LARGEST_JOINED_COPY:
+            return [self.to_host(array) for array in arrays]
+        whole = self.to_host(self._cupy.concatenate([array.reshape(-1).view("uint8") for array in arrays]))
+        parts = np.split(whole, np.cumsum([array.nbytes for array in arrays])[:-1])
+        return [part.copy().view(a.dtype).reshape(a.shape) for part, a in zip(parts, arrays, strict=True)]
 
     def program(self, calls: Sequence[Call]) -> Callable[[], None]:
         return _Recorded(self._cupy, super().program(calls))
@@ -138,9 +158,30 @@ class CudaBackend(Backend):
         return _Recorded(self._cupy, super().joined(plain))
 
     def _launch(self, signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]) -> None:
-        function = self._functions.get(signature.name)
-        if function is None:
-            function = self._modules[signature.source].get_function(signature.name)
-            self._functions[signature.name] = function
         blocks, threads = launch_shape(signature, extent)
-        function(blocks, threads, tuple(arguments))
+        self._function(signature.name, self._modules[signature.source])(blocks, threads, tuple(arguments))
+
+    def _function(self, name: str, module: Any) -> Any:
+        function = self._functions.get(name)
+        if function is None:
+            function = self._functions[name] = module.get_function(name)
+        return function
+
+    def for_cases(self, signature: KernelSignature, arguments: tuple[Any, ...]) -> Any:
+        return layout_of(signature).pack(*(a.data.ptr if a.ndim else a.item() for a in arguments))
+
+    def launch_together(
+        self, signature: KernelSignature, extents: Sequence[tuple[int, ...]], cases: Sequence[Any]
+    ) -> None:
+        function = self._function(f"{signature.name}_of_cases", self._modules_of_cases[signature.source])
+        for first in range(0, len(cases), MOST_CASES):
+            some = cases[first : first + MOST_CASES]
+            shapes = [launch_shape(signature, extent) for extent in extents[first : first + MOST_CASES]]
+            blocks = tuple(max(counts) for counts in zip(*(shape for shape, _ in shapes), strict=True))
+            given = packed(signature, some)
+            arguments: tuple[Any, ...] = (np.frombuffer(given, f"V{len(given)}"),)
+            if signature.kind == "cell":
+                arguments, blocks = (*arguments, np.uint32(blocks[2])), (*blocks[:2], blocks[2] * len(some))
+            else:
+                blocks = (blocks[0], len(some))
+            function(blocks, shapes[0][1], arguments)

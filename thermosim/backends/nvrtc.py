@@ -10,10 +10,12 @@ import argparse
 import re
 import sys
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from thermosim.backends.base import SOURCES, kernel_signatures
 from thermosim.backends.cuda import OPTIONS
+from thermosim.backends.of_cases import OPTION, source_of_cases
 from thermosim.errors import BackendError
 from thermosim.resources import kernel_directory
 
@@ -48,8 +50,8 @@ class KernelReport:
         return (warps // 8 * 8) / 64
 
 
-def compile_source(source: str, architecture: str) -> tuple[bytes, str]:
-    """The cubin of one source file and the assembler's report.
+def compile_source(source: str, architecture: str, of_cases: bool = False) -> tuple[bytes, str]:
+    """The cubin of one source file, or of its launches over cases, and the assembler's report.
 
     Raises
     ------
@@ -69,9 +71,10 @@ def compile_source(source: str, architecture: str) -> tuple[bytes, str]:
         return answer[1] if len(answer) > 1 else None
 
     folder = kernel_directory()
-    text = (folder / f"{source}.cu").read_bytes()
-    program = checked(nvrtc.nvrtcCreateProgram(text, f"{source}.cu".encode(), 0, [], []))
+    text = source_of_cases(source) if of_cases else (folder / f"{source}.cu").read_text()
+    program = checked(nvrtc.nvrtcCreateProgram(text.encode(), f"{source}.cu".encode(), 0, [], []))
     options = [*OPTIONS, f"-I{folder}", f"--gpu-architecture={architecture}", "--ptxas-options=--verbose"]
+    options += [OPTION] if of_cases else []
     outcome = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
     log = b" " * checked(nvrtc.nvrtcGetProgramLogSize(program))
     checked(nvrtc.nvrtcGetProgramLog(program, log))
@@ -104,13 +107,14 @@ def check(architectures: tuple[str, ...] = ARCHITECTURES) -> list[KernelReport]:
     """Compile all kernels; every one must be there, and none may spill or need a stack."""
     reports: list[KernelReport] = []
     for architecture in architectures:
-        for source in SOURCES:
-            cubin, text = compile_source(source, architecture)
+        for source, of_cases in product(SOURCES, (False, True)):
+            cubin, text = compile_source(source, architecture, of_cases)
             if not cubin.startswith(b"\x7fELF"):
                 raise BackendError(f"{source}.cu for {architecture}: NVRTC gave no cubin")
             reports += read_report(text)
         found = {r.kernel for r in reports if r.architecture == architecture}
-        absent = sorted(set(kernel_signatures()) - found)
+        names = [name + end for name in kernel_signatures() for end in ("", "_of_cases")]
+        absent = sorted(set(names) - found)
         if absent:
             raise BackendError(f"{architecture}: no report for {', '.join(absent)}")
     refuse_local_memory(reports)
@@ -141,13 +145,13 @@ def main(arguments: list[str] | None = None) -> int:
     names = sorted({r.kernel for r in reports})
     table = {(r.kernel, r.architecture): r for r in reports}
     print("registers per thread, bytes spilled, bytes of shared memory, share of the threads that fit")
-    print(f"{'kernel':26s}" + "".join(f"{a:>20s}" for a in chosen.architectures))
+    print(f"{'kernel':33s}" + "".join(f"{a:>20s}" for a in chosen.architectures))
     for name in names:
         cells = (table[name, a] for a in chosen.architectures)
         texts = (
             f"{r.registers} {r.spill_bytes:3d} {r.shared_bytes:4d} {100 * r.occupancy:4.0f} %" for r in cells
         )
-        print(f"{name:26s}" + "".join(f"{text:>20s}" for text in texts))
+        print(f"{name:33s}" + "".join(f"{text:>20s}" for text in texts))
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thermosim import __version__
-from thermosim.batch import Finished, n_workers, run_batch
+from thermosim.batch import Finished, n_together, n_workers, run_batch
 from thermosim.build import Anatomies, Case, case_within, lay_out
 from thermosim.commands.application import Job, run_application, say
 from thermosim.composition import register, typed
@@ -31,7 +31,7 @@ FILES = ("anatomy.path", "layout.path")
 MOST_SAMPLES = 1_000_000
 LARGEST_ERROR_MM = 50.0
 LARGEST_VARIATION = 2.0
-OF_THE_STUDY = ("n", "workers", "margins_mm", "backend", "output", "resume", "title")
+OF_THE_STUDY = ("n", "workers", "together", "margins_mm", "backend", "output", "resume", "title")
 """Keys that may change when a study goes on."""
 
 
@@ -94,6 +94,7 @@ def study_of(settings: Any, directory: Path, progress: bool = False) -> dict[str
     """
     plan = plan_of(settings)
     workers = n_workers(plan.case, plan.config.workers)  # refuses what does not work here before any file
+    n_together(plan.case, plan.config.together, workers)
     directory.mkdir(parents=True, exist_ok=True)
     _claim(directory, plan)
     with Samples(directory / "samples.csv", plan.columns) as samples:
@@ -111,6 +112,7 @@ def study_of(settings: Any, directory: Path, progress: bool = False) -> dict[str
             cases(),
             keep=figures,
             workers=workers,
+            together=plan.config.together,
             criteria=(),
             anatomies=plan.anatomies,
         )
@@ -153,6 +155,8 @@ def _check(config: PerturbConfig) -> None:
         raise InputError("resume= is for single runs; a study goes on when its command is given again")
     if config.workers < 0:
         raise InputError(f"workers={config.workers} must be 0 (as many as fit) or more")
+    if config.together < 0:
+        raise InputError(f"together={config.together} must be 0 (as many as fit) or more")
     if not config.margins_mm or not all(math.isfinite(m) for m in config.margins_mm):
         raise InputError(f"margins_mm={config.margins_mm} must name at least one finite margin")
     spread = config.spread
