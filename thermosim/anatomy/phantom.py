@@ -273,6 +273,10 @@ class PhantomSource:
             self.tumors[tumor.name] = self._tumor(number, tumor, centers[int(np.argmin(penalty))])
 
 
+SLAB_CELLS = 65_536
+"""Cells in which a shape is evaluated at a time: what fits in the cache."""
+
+
 def _tumor_surface(shape: TumorShape) -> TriangleSurface:
     step = min(MILLIMETRE, shape.outer_radius / 12)
     reach = shape.outer_radius + 2 * step
@@ -289,7 +293,8 @@ def _mark(
     if any(last[a] <= first[a] for a in range(3)):
         return
     y, z = axes[1][None, first[1] : last[1], None], axes[2][None, None, first[2] : last[2]]
-    for begin in range(first[0], last[0], 16):
-        part = slice(begin, min(begin + 16, last[0]))
+    thickness = max(1, SLAB_CELLS // (y.size * z.size))
+    for begin in range(first[0], last[0], thickness):
+        part = slice(begin, min(begin + thickness, last[0]))
         inside = shape(axes[0][part, None, None], y, z) < 0
         labels[part, first[1] : last[1], first[2] : last[2]][inside] = label

@@ -163,13 +163,15 @@ class CpuBackend(Backend):
     def full(self, size: int, value: float, dtype: str) -> Array:
         # pages apart by whole multiples would put cell p of all fields into one set of the first cache
         kind = np.dtype(dtype)
-        room = np.empty(size * kind.itemsize + 2 * PAGE, dtype=np.uint8)
+        # pages of zeros are no memory before somebody writes there
+        room = (np.empty if value else np.zeros)(size * kind.itemsize + 2 * PAGE, dtype=np.uint8)
         place = -int(room.__array_interface__["data"][0]) % PAGE + self._allocations % STAGGERS * (
             PAGE // STAGGERS
         )
         self._allocations += 1
         array = room[place : place + size * kind.itemsize].view(kind)
-        array[:] = value
+        if value:
+            array[:] = value
         return array
 
     def asarray(self, values: NDArray[Any], dtype: str) -> Array:
