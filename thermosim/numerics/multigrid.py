@@ -148,12 +148,16 @@ class MultigridSolver:
                 *coarse.links.arrays,
             )
 
-    def norm_of(self, fill: Callable[[Array], None]) -> float:
-        """‖b‖ of a right-hand side that `fill` adds to a field of zeros."""
+    def _square_norm_of(self, fill: Callable[[Array], None]) -> Array:
+        """b · b of a right-hand side that `fill` adds to a field of zeros, on the device."""
         layout, b = self.finest.layout, self._workspace.first
         self.backend.on_cells("scale_add", layout, np.float32(0), b, np.float32(0), b)
         fill(b)
-        return math.sqrt(self.backend.row_sums("dot", layout, 1, b, b)[0])
+        return self._dot(b, b)
+
+    def _dot(self, a: Array, b: Array) -> Array:
+        """a · b on the device."""
+        return self.backend.sums(self.backend.on_rows("dot", self.finest.layout, 1, a, b))
 
     def solve(
         self,
@@ -179,12 +183,9 @@ class MultigridSolver:
         backend, layout, space = self.backend, self.finest.layout, self._workspace
         r, z, d, Ad = space.first, space.second, space.third, space.zeroed
         cycle = self._bound_cycle()
-        norm = self.norm_of(add_right_hand_side)
+        norm, residual = self._true_residual(solution, add_right_hand_side)
         if norm == 0.0:
             raise NumericalError("no electrode touches conducting tissue: the potential has no source")
-        backend.on_cells("minus_operator", layout, solution, *self.finest.arrays, r)
-        add_right_hand_side(r)
-        residual = math.sqrt(backend.row_sums("dot", layout, 1, r, r)[0]) / norm
         if earlier is not None and residual > tolerance:
             residual = self._go_on(solution, earlier, Ad, r) / norm
         previous_rz, iterations, before = 0.0, 0, residual
@@ -212,12 +213,16 @@ class MultigridSolver:
             energy_error = math.sqrt(max(rz, 0.0)) * min(1.0, LARGEST_GAIN * residual / before)
             start_error = math.sqrt(max(rz, 0.0)) if iterations == 1 else start_error
         if energy_tolerance > 0.0 and iterations:
-            residual = self._balance(solution, Ad, r) / norm
+            residual = self._balance(solution, add_right_hand_side, Ad, r) / norm
         return SolveReport(iterations, residual, energy_error, start_error)
 
     def _total(self) -> float:
         """Sum of what the last kernel left per row."""
-        return float(self.backend.fetch(self.backend.sums(self._rows.reshape(1, -1)))[0][0])
+        return self._numbers(self.backend.sums(self._rows.reshape(1, -1)))[0]
+
+    def _numbers(self, *sums: Array) -> list[float]:
+        """Numbers of the device, for which the host waits once."""
+        return [float(number[0]) for number in self.backend.fetch(*sums)]
 
     def _go_on(self, solution: Array, earlier: Array, Ad: Array, r: Array) -> float:
         """x ← x + α (x − earlier) of the least ‖e‖_A, given r = b − A x; earlier ← the old x. Returns ‖r‖.
@@ -229,28 +234,37 @@ class MultigridSolver:
         turn = backend.call_on_cells("search_direction", layout, solution, np.float32(-1.0), earlier)
         apply = backend.call_on_cells("apply_and_dot", layout, earlier, *self.finest.arrays, Ad, self._rows)
         backend.program([turn, apply])()
-        dAd = self._total()
-        rd = backend.row_sums("dot", layout, 1, r, earlier)[0]
+        dAd, rd = self._numbers(backend.sums(self._rows.reshape(1, -1)), self._dot(r, earlier))
         alpha = np.float32(rd / dAd if dAd > 0.0 else 0.0)
         rr = backend.row_sums("step_and_norm", layout, 1, alpha, earlier, Ad, solution, r)[0]
         backend.on_cells("search_direction", layout, solution, -alpha, earlier)
         return math.sqrt(rr)
 
-    def _balance(self, solution: Array, Ax: Array, r: Array) -> float:
+    def _balance(
+        self, solution: Array, add_right_hand_side: Callable[[Array], None], Ax: Array, r: Array
+    ) -> float:
         """Scale x so that x · r = 0, given r = b − A x; returns ‖r‖."""
         backend, layout = self.backend, self.finest.layout
-        xAx = backend.row_sums("apply_and_dot", layout, 1, solution, *self.finest.arrays, Ax)[0]
-        xr = backend.row_sums("dot", layout, 1, solution, r)[0]
+        backend.on_cells("scale_add", layout, np.float32(-1.0), r, np.float32(0.0), Ax)
+        add_right_hand_side(Ax)  # A x = b − r
+        xAx, xr = self._numbers(self._dot(solution, Ax), self._dot(solution, r))
         step = np.float32(xr / xAx if xAx > 0.0 else 0.0)
         return math.sqrt(backend.row_sums("step_and_norm", layout, 1, step, solution, Ax, solution, r)[0])
 
     def true_relative_residual(self, solution: Array, add_right_hand_side: Callable[[Array], None]) -> float:
         """‖b − A x‖ / ‖b‖ computed afresh."""
-        layout, r = self.finest.layout, self._workspace.first
-        norm = self.norm_of(add_right_hand_side)
-        self.backend.on_cells("minus_operator", layout, solution, *self.finest.arrays, r)
+        return self._true_residual(solution, add_right_hand_side)[1]
+
+    def _true_residual(
+        self, solution: Array, add_right_hand_side: Callable[[Array], None]
+    ) -> tuple[float, float]:
+        """‖b‖ and ‖b − A x‖ / ‖b‖, NaN where b is zero; b − A x is left in the workspace."""
+        r = self._workspace.first
+        square = self._square_norm_of(add_right_hand_side)
+        self.backend.on_cells("minus_operator", self.finest.layout, solution, *self.finest.arrays, r)
         add_right_hand_side(r)
-        return math.sqrt(self.backend.row_sums("dot", layout, 1, r, r)[0]) / norm
+        norm, residual = (math.sqrt(number) for number in self._numbers(square, self._dot(r, r)))
+        return norm, residual / norm if norm else math.nan
 
     def _bound_cycle(self) -> Callable[[], None]:
         """One V-cycle on the fields that the workspace holds now."""
