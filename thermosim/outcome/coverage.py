@@ -12,7 +12,7 @@ from vtkmodules.vtkImagingStencil import vtkImageStencilToImage, vtkPolyDataToIm
 
 from thermosim.anatomy.anatomy import TriangleSurface
 from thermosim.anatomy.grid import Grid
-from thermosim.outcome.level_set import LevelSet
+from thermosim.outcome.level_set import LevelSet, dilated
 from thermosim.outcome.surface import moments, refined, to_polydata
 from thermosim.outcome.surface_distance import distance_to_surface
 
@@ -48,9 +48,9 @@ def coverage(
     blood : open vessels. spacing : of the grid [m].
     """
     lattice = _lattice(tumor, spacing, 1e-3 * max(shells_mm))
-    distance = tumor_distance(tumor, lattice)
     step = lattice.spacing[0]
     outer = 1e-3 * max(shells_mm)
+    distance = tumor_distance(tumor, lattice, outer + 2.0 * step)
     cells = np.nonzero(distance.ravel() < outer + step)[0]
     planes = _Planes(lattice, cells)
     tumor_plane = planes.of(distance)
@@ -81,7 +81,7 @@ def coverage(
 
 
 Plane = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Signed distance at the centres of the chosen cells and its gradient, linear in the cell."""
+"""Signed distance at the centres of the n chosen cells (n,) and its gradient (3, n), linear in the cell."""
 
 
 class _Planes:
@@ -91,25 +91,31 @@ class _Planes:
         self.step = lattice.spacing[0]
         self.shape = lattice.shape
         self.cells = cells
+        self.index = np.unravel_index(cells, lattice.shape)
         middle = (np.arange(SUBSAMPLES) + 0.5) / SUBSAMPLES - 0.5
         offsets = np.stack(np.meshgrid(middle, middle, middle, indexing="ij"), axis=-1)
         self.offsets = offsets.reshape(-1, 3) * self.step
 
     def of(self, field: NDArray[np.floating]) -> Plane:
         """A field as signed distance: divided by the length of its gradient."""
-        index = np.stack(np.unravel_index(self.cells, self.shape))
-        gradient = np.empty((len(self.cells), 3))
+        gradient = np.empty((3, len(self.cells)))
         for axis in range(3):
-            upper, lower = index.copy(), index.copy()
-            upper[axis] = np.minimum(index[axis] + 1, self.shape[axis] - 1)
-            lower[axis] = np.maximum(index[axis] - 1, 0)
-            width = (upper[axis] - lower[axis]) * self.step
-            gradient[:, axis] = (field[tuple(upper)] - field[tuple(lower)]) / width
-        length = np.maximum(np.linalg.norm(gradient, axis=1), np.finfo(np.float32).tiny)
+            along = np.moveaxis(field, axis, 0)
+            rise = np.empty_like(field)
+            width = np.full(self.shape[axis], 2.0 * self.step)
+            width[[0, -1]] = self.step
+            risen = np.moveaxis(rise, axis, 0)
+            np.subtract(along[2:], along[:-2], out=risen[1:-1])
+            np.subtract(along[1], along[0], out=risen[0])
+            np.subtract(along[-1], along[-2], out=risen[-1])
+            np.divide(rise.ravel()[self.cells], width[self.index[axis]], out=gradient[axis])
+        length = np.sqrt(gradient[0] ** 2 + gradient[1] ** 2 + gradient[2] ** 2)
+        np.maximum(length, np.finfo(np.float32).tiny, out=length)
         # Far from the surface only the sign matters; the cut keeps products finite.
         far = 1e3 * self.step
-        distance = np.clip(field[tuple(index)] / length, -far, far)
-        return distance, gradient / length[:, None]
+        distance = np.clip(field.ravel()[self.cells] / length, -far, far)
+        gradient /= length
+        return distance, gradient
 
 
 class _Shape:
@@ -121,41 +127,50 @@ class _Shape:
     def volume(self, planes: _Planes) -> float:
         """Its volume [m³] over all cells."""
         step = planes.step
-        centres = [sign * plane[0] + offset for sign, offset, plane in self.sides]
         reach = 0.87 * step  # half the diagonal of a cell: beyond it a plane does not cut the cell
-        possible = np.all([c > -reach for c in centres], axis=0)
-        cuts = np.asarray(np.sum([c < reach for c in centres], axis=0))
+        centres = []
+        possible = np.ones(len(planes.cells), dtype=bool)
+        cuts = np.zeros(len(planes.cells), dtype=np.int8)
+        for sign, offset, plane in self.sides:
+            centre = sign * plane[0] + offset
+            possible &= centre > -reach
+            cuts += centre < reach
+            centres.append(centre)
         cuts[~possible] = 0
         total = float(np.count_nonzero(possible & (cuts == 0)))
+        once = cuts == 1
         for (sign, _, plane), centre in zip(self.sides, centres, strict=True):
-            rows = np.flatnonzero((cuts == 1) & (centre < reach))
-            total += float(_share_of_cell(centre[rows] / step, sign * plane[1][rows]).sum())
+            rows = np.flatnonzero(once & (centre < reach))
+            total += float(_share_of_cell(centre[rows] / step, sign * plane[1][:, rows]).sum())
         rows = np.flatnonzero(cuts > 1)
         width = step / SUBSAMPLES
         for block in np.array_split(rows, max(1, len(rows) // 20_000)):
             share = np.ones((len(block), len(planes.offsets)))
             for (sign, _, plane), centre in zip(self.sides, centres, strict=True):
-                inside = centre[block, None] + sign * (plane[1][block] @ planes.offsets.T)
-                share = np.minimum(share, np.clip(inside / width + 0.5, 0.0, 1.0))
+                inside = centre[block, None] + sign * (plane[1][:, block].T @ planes.offsets.T)
+                inside /= width
+                inside += 0.5
+                np.minimum(share, np.clip(inside, 0.0, 1.0, out=inside), out=share)
             total += float(share.mean(axis=1).sum())
         return total * step**3
 
 
 def _share_of_cell(centre: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of a unit cube where centre + normal · x > 0, x from the cube's middle.
+    """Share of a unit cube where centre + normal · x > 0, x from the cube's middle; normal (3, n).
 
     V = Σ over corners of (−1)^k (α − m·corner)³₊ / (6 m₁ m₂ m₃), with m = |normal| and α the distance
     of the plane to the corner where the function is largest (Scardovelli & Zaleski, J. Comput. Phys. 164
     (2000), eq. 4).
     """
     m = np.maximum(np.abs(normal), 3e-3)
-    alpha = centre + 0.5 * m.sum(axis=1)
+    alpha = centre + 0.5 * m.sum(axis=0)
     total = np.zeros(len(centre))
     for corner in range(8):
         bits = [(corner >> axis) & 1 for axis in range(3)]
-        reached = alpha - sum(m[:, axis] for axis in range(3) if bits[axis])
-        total += (-1) ** sum(bits) * np.maximum(reached, 0.0) ** 3
-    return np.asarray(np.clip(total / (6.0 * m.prod(axis=1)), 0.0, 1.0))
+        reached = alpha - sum(m[axis] for axis in range(3) if bits[axis])
+        np.maximum(reached, 0.0, out=reached)
+        total += (-1) ** sum(bits) * reached * reached * reached
+    return np.asarray(np.clip(total / (6.0 * m.prod(axis=0)), 0.0, 1.0))
 
 
 def _lattice(tumor: TriangleSurface, spacing: float, reach: float) -> Grid:
@@ -168,11 +183,12 @@ def _lattice(tumor: TriangleSurface, spacing: float, reach: float) -> Grid:
     return Grid.box(tuple(0.5 * (lower + upper)), shape, step)  # type: ignore[arg-type]
 
 
-def tumor_distance(tumor: TriangleSurface, lattice: Grid) -> NDArray[np.float64]:
+def tumor_distance(tumor: TriangleSurface, lattice: Grid, farthest: float) -> NDArray[np.float64]:
     """Signed distance [m] of a lattice's cells to a closed surface, negative inside.
 
     Exact within a cell of the surface; further out by the nearest of the closest points that the
-    cells at the surface know, corrected to second order for its being aside of the true one.
+    cells at the surface know, corrected to second order for its being aside of the true one. More
+    than `farthest` [m] outside, and more than two cells inside, it is only known to be that far.
     """
     step = lattice.spacing[0]
     shape = np.asarray(lattice.shape)
@@ -180,7 +196,7 @@ def tumor_distance(tumor: TriangleSurface, lattice: Grid) -> NDArray[np.float64]
     touched = np.zeros(lattice.shape, dtype=bool)
     index = np.clip(np.rint(lattice.indices(fine.points)).astype(int), 0, shape - 1)
     touched[tuple(index.T)] = True
-    band = ndimage.binary_dilation(touched, np.ones((3, 3, 3), dtype=bool))
+    band = dilated(touched)
     cells = np.argwhere(band)
     inside = _voxelized(tumor, lattice)
     sign = np.where(inside, -1.0, 1.0)
@@ -190,36 +206,41 @@ def tumor_distance(tumor: TriangleSurface, lattice: Grid) -> NDArray[np.float64]
     seeds = np.argwhere(touched)
     seeds = seeds[np.all((seeds > 0) & (seeds < shape - 1), axis=1)]
     gradient = np.stack(
-        [signed[tuple((seeds + unit).T)] - signed[tuple((seeds - unit).T)] for unit in np.eye(3, dtype=int)],
-        axis=1,
+        [signed[tuple((seeds + unit).T)] - signed[tuple((seeds - unit).T)] for unit in np.eye(3, dtype=int)]
     )
-    gradient /= np.maximum(np.linalg.norm(gradient, axis=1), 1e-30)[:, None]
-    feet = seeds - (signed[tuple(seeds.T)] / step)[:, None] * gradient
+    gradient /= np.maximum(np.linalg.norm(gradient, axis=0), 1e-30)
+    feet = seeds.T - (signed[tuple(seeds.T)] / step) * gradient
     seeded = np.zeros(lattice.shape, dtype=bool)
     seeded[tuple(seeds.T)] = True
     number = np.zeros(lattice.shape, dtype=np.int32)
     number[tuple(seeds.T)] = np.arange(len(seeds))
-    nearest = ndimage.distance_transform_edt(~seeded, return_distances=False, return_indices=True)
-    foot = number[tuple(nearest)]
-    far = np.argwhere(~band)
-    best = np.full(len(far), np.inf)
-    chosen = np.zeros(len(far), dtype=np.int64)
-    for offset in ((0, 0, 0), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)):
-        near_cells = np.clip(far + np.asarray(offset), 0, shape - 1)
-        candidate = foot[tuple(near_cells.T)]
-        away = feet[candidate] - far
-        square = np.einsum("ij,ij->i", away, away)
+    away, nearest = ndimage.distance_transform_edt(~seeded, return_indices=True)
+    # A seed's centre lies 0.87 cells from the surface at most, and 1.45 from any place it is nearest to.
+    known = np.where(inside, away > 4.0, away > farthest / step + 2.0)
+    signed[known] = away[known] * step * sign[known]
+    # One layer more on each side, so that every cell has six neighbours.
+    foot = np.pad(number[tuple(nearest)], 1, mode="edge")
+    far = np.nonzero(~band & ~known)
+    here = np.ravel_multi_index(tuple(axis + 1 for axis in far), foot.shape)
+    best = np.full(len(here), np.inf)
+    chosen = np.zeros(len(here), dtype=np.int32)
+    for stride in (0, *(turn * n // foot.itemsize for n in foot.strides for turn in (1, -1))):
+        candidate = foot.ravel()[here + stride]
+        square = sum((foot_axis[candidate] - axis) ** 2 for foot_axis, axis in zip(feet, far, strict=True))
         better = square < best
-        best[better] = square[better]
-        chosen[better] = candidate[better]
+        np.copyto(best, square, where=better)
+        np.copyto(chosen, candidate, where=better)
     # The best foot known is a little aside of the true one, by t along the surface. On a sphere of the
     # tumour's size that makes the distance d too long by t² / (2 d (1 + d/R)).
     distance = np.sqrt(best)
-    along = np.einsum("ij,ij->i", feet[chosen] - far, gradient[chosen])
+    along = sum(
+        (foot_axis[chosen] - axis) * slope[chosen]
+        for foot_axis, axis, slope in zip(feet, far, gradient, strict=True)
+    )
     radius = (3.0 * max(moments(tumor)[0], 0.0) / (4.0 * np.pi)) ** (1 / 3) / step
     aside = np.maximum(best - along**2, 0.0)
     distance -= aside / (2.0 * distance * (1.0 + distance / max(radius, 1.0)))
-    signed[~band] = distance * step * sign[~band]
+    signed[far] = distance * step * sign[far]
     return signed
 
 

@@ -192,7 +192,7 @@ def _level_in(
 
 def _fill_from_neighbours(level: NDArray[np.float32], unknown: NDArray[np.bool_]) -> None:
     """Give unknown cells the mean of their known neighbours (26 of them), layer by layer, in place."""
-    cells = np.argwhere(unknown)
+    cells = np.stack(np.unravel_index(np.flatnonzero(unknown), unknown.shape), axis=1)
     if len(cells) == 0:
         return
     known = ~unknown
@@ -224,20 +224,24 @@ def _cut_at_vessel_walls(
     """Put blood outside, in place, with the zero at the vessel wall where the tissue beside it is dead."""
     grid: Grid = result.anatomy.grid
     spacing = min(grid.spacing)
-    metal = result.solid_mask[region]
+    tissue = ~result.solid_mask[region]
     for lumen in result.anatomy.lumens:
-        distance = lumen.signed_distance[region]
-        blood = (distance < 0) & ~metal
+        distance = np.ascontiguousarray(lumen.signed_distance[region])
+        blood = distance < 0
+        blood &= tissue
         if hot_blood_inside:
             blood &= level <= 0
         if not blood.any():
             continue
         # Only blood and the cells that touch it: further away the tissue's own level holds.
-        near = dilated(blood) & (distance < spacing) & ~metal
+        near = dilated(blood)
+        near &= distance < spacing
+        near &= tissue
         if hot_blood_inside:
             near &= distance >= 0
-        cells = np.nonzero(near)
+        cells = np.flatnonzero(near)
         # Two levels per cell: about the slope of ln Ω and ln dose at the edge of a zone. Blood that is
         # colder than that keeps its level, for then a rim of living tissue lies along the wall.
-        wall = np.asarray(distance[cells] * (2.0 / spacing), dtype=np.float32)
-        level[cells] = np.minimum(level[cells], wall)
+        wall = np.asarray(distance.ravel()[cells] * (2.0 / spacing), dtype=np.float32)
+        flat = level.reshape(-1)
+        flat[cells] = np.minimum(flat[cells], wall)

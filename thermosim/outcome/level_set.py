@@ -70,8 +70,15 @@ class LevelSet:
         start = self.grid.indices(np.asarray(grid.origin))
         axes = np.asarray(grid.direction) * np.asarray(grid.spacing)
         matrix = (self.grid.indices(np.asarray(grid.origin) + axes.T) - start).T
+        # Axes that run alike are interpolated one by one, which a matrix given as its diagonal asks for.
+        alike = not np.any(matrix - np.diag(np.diag(matrix)))
         values = ndimage.affine_transform(
-            self.padded, matrix, start + 1.0, output_shape=grid.shape, order=1, mode="nearest"
+            self.padded,
+            np.diag(matrix) if alike else matrix,
+            start + 1.0,
+            output_shape=grid.shape,
+            order=1,
+            mode="nearest",
         )
         return np.asarray(values, dtype=np.float32)
 

@@ -96,7 +96,7 @@ def moments(
         return 0.0, apex, np.zeros((3, 3))
     total = a + b + c
     centroid = (six_volumes[:, None] * total).sum(axis=0) / (24.0 * volume)
-    second = sum(np.einsum("n,ni,nj->ij", six_volumes, v, v) for v in (a, b, c, total)) / 120.0
+    second = sum((six_volumes[:, None] * v).T @ v for v in (a, b, c, total)) / 120.0
     covariance = second / volume - np.outer(centroid, centroid)
     return volume, apex + centroid, np.asarray(covariance)
 
@@ -108,17 +108,18 @@ def refined(surface: TriangleSurface, longest_edge: float) -> TriangleSurface:
     """
     points, triangles = surface.points, surface.triangles
     for _ in range(20):
-        edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
-        key, inverse = np.unique(edges[:, 0] * len(points) + edges[:, 1], return_inverse=True)
-        inverse = inverse.reshape(-1, 3)
-        ends = points[np.column_stack([key // len(points), key % len(points)])]
-        long_edges = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1) > longest_edge
-        if not long_edges.any():
+        edges = triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+        run = points[edges[:, 0]] - points[edges[:, 1]]
+        long_edges = np.flatnonzero(np.sqrt(np.einsum("ij,ij->i", run, run)) > longest_edge)
+        if len(long_edges) == 0:
             break
-        middle = np.full(len(key), -1, dtype=np.int64)
-        middle[long_edges] = len(points) + np.arange(int(long_edges.sum()))
-        points = np.concatenate([points, ends[long_edges].mean(axis=1)])
-        triangles = _split(triangles, middle[inverse])
+        lower, upper = np.sort(edges[long_edges], axis=1).T
+        key, inverse = np.unique(lower * len(points) + upper, return_inverse=True)
+        middle = np.full(len(edges), -1, dtype=np.int64)
+        middle[long_edges] = len(points) + inverse
+        ends = points[np.column_stack([key // len(points), key % len(points)])]
+        points = np.concatenate([points, ends.mean(axis=1)])
+        triangles = _split(triangles, middle.reshape(-1, 3))
     return TriangleSurface(points, triangles)
 
 
