@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,15 @@ class Records:
     impedances: list[UnitImpedance] = field(default_factory=list)
     n_noted: int = 0  # events of the present generator that are noted
 
-    @property
+    @cached_property
     def unit_names(self) -> tuple[str, ...]:
         """Units in the order of their first electrodes."""
         return tuple(dict.fromkeys(self.units))
+
+    @cached_property
+    def _members(self) -> tuple[list[int], ...]:
+        """Electrodes of each unit."""
+        return tuple([e for e, unit in enumerate(self.units) if unit == name] for name in self.unit_names)
 
     def add(
         self, time: float, drive: Drive | None, sensors: Sequence[Sequence[float]], **scalars: float
@@ -76,10 +82,10 @@ class Records:
 
     def _by_unit(self, drive: Drive) -> dict[str, list[float]]:
         readings: dict[str, list[float]] = {name: [] for name in PER_UNIT}
-        for name in self.unit_names:
-            own = [e for e, unit in enumerate(self.units) if unit == name]
-            voltage = float(drive.electrode_voltages[own[0]])  # one for all: they are bonded
-            current = float(drive.electrode_currents[own].sum())
+        voltages, currents = drive.electrode_voltages.tolist(), drive.electrode_currents.tolist()
+        for own in self._members:
+            voltage = voltages[own[0]]  # one for all: they are bonded
+            current = sum(currents[electrode] for electrode in own)
             readings["unit_voltage"].append(voltage)
             readings["unit_current"].append(current)
             readings["unit_power"].append(voltage * current)

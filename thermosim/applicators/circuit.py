@@ -98,12 +98,12 @@ def unit_voltages(admittance: Real, active: int, sink: int | None = None) -> tup
         raise NumericalError("the admittance matrix is not finite; the potential did not converge")
     voltages = np.zeros(len(admittance))
     voltages[active] = 1.0
-    driven = np.array([active])
+    driven = [active]
     if sink is not None:
         voltages[active], voltages[sink] = 0.5, -0.5
-        driven = np.array([active, sink])
-    floating = np.setdiff1d(np.arange(len(admittance)), driven)
-    if floating.size:
+        driven = [active, sink]
+    floating = [terminal for terminal in range(len(admittance)) if terminal not in driven]
+    if floating:
         try:
             coupling = admittance[np.ix_(floating, driven)] @ voltages[driven]
             voltages[floating] = np.linalg.solve(admittance[np.ix_(floating, floating)], -coupling)

@@ -119,6 +119,11 @@ class KernelSignature:
     constant: frozenset[str] = frozenset()  # arrays that are only read
     several_values: bool = False  # leaves more than one number per row
 
+    @cached_property
+    def expected(self) -> tuple[tuple[np.dtype[Any], bool], ...]:
+        """Type of each parameter, and whether it is an array."""
+        return tuple((_DTYPES[c_type], c_type.endswith("*")) for c_type, _ in self.parameters)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -138,7 +143,7 @@ class Call:
 
 
 _KERNEL = re.compile(r"^KERNEL (\w+)\((.*?)\)\s*\{", re.DOTALL | re.MULTILINE)
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "float*": np.dtype("float32"),
     "double*": np.dtype("float64"),
     "int*": np.dtype("int32"),
@@ -391,9 +396,11 @@ class Backend(ABC):
             raise TypeError(
                 f"kernel {name} takes {len(signature.parameters)} arguments, got {len(arguments)}"
             )
-        for (c_type, parameter), value in zip(signature.parameters, arguments, strict=True):
-            if value.dtype != _DTYPES[c_type]:
+        for place, ((dtype, is_array), value) in enumerate(zip(signature.expected, arguments, strict=True)):
+            if value.dtype != dtype:
+                c_type, parameter = signature.parameters[place]
                 raise TypeError(f"kernel {name}, {parameter}: {c_type} expected, got {value.dtype}")
-            if c_type.endswith("*") != bool(value.ndim):
+            if is_array != (value.ndim > 0):
+                c_type, parameter = signature.parameters[place]
                 raise TypeError(f"kernel {name}, {parameter}: {c_type} expected, got {value.ndim}-d")
         return signature

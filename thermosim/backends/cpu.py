@@ -121,7 +121,7 @@ def compile_kernels() -> Path:
 
 def _plain(arguments: Sequence[Any]) -> tuple[Any, ...]:
     """Addresses of arrays, values of scalars."""
-    return tuple(a.__array_interface__["data"][0] if a.ndim else a.item() for a in arguments)
+    return tuple([cpu_program.address(a) if a.ndim else a.item() for a in arguments])
 
 
 PAGE, STAGGERS = 4096, 16

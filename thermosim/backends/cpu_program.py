@@ -8,11 +8,13 @@ and the mark AROUND in the sources; `kernels/cpu_program.h` runs the tiles.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thermosim.backends.base import Call, KernelSignature
 
@@ -83,8 +85,20 @@ def run_functions(signatures: Iterable[KernelSignature]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _address(array: Any) -> int:
-    return int(array.__array_interface__["data"][0])
+MOST_ADDRESSES = 4096
+_addresses: dict[int, tuple[weakref.ref[NDArray[Any]], int]] = {}
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where an array's numbers lie; remembered, since NumPy takes longer to say so than a launch does."""
+    known = _addresses.get(id(array))
+    if known is not None and known[0]() is array:
+        return known[1]
+    if len(_addresses) >= MOST_ADDRESSES:
+        _addresses.clear()
+    place = int(array.__array_interface__["data"][0])
+    _addresses[id(array)] = (weakref.ref(array), place)
+    return place
 
 
 @dataclass
@@ -159,7 +173,7 @@ class CpuProgram:
             lists, mine = 0, []
             for a, value in enumerate(call.arguments):
                 if value.ndim:
-                    mine.append(_address(value))
+                    mine.append(address(value))
                     arguments.append(mine[-1])
                     if call.starts is not None and value.size == call.starts[-1]:
                         lists |= 1 << a
@@ -168,7 +182,7 @@ class CpuProgram:
             row["lists"] = lists
             addresses.append(mine)
             if call.starts is not None:
-                row["starts"] = _address(call.starts)
+                row["starts"] = address(call.starts)
         self._arguments = np.array(arguments, dtype="u8")
         table["arguments"] = self._arguments.ctypes.data + 8 * np.array(begins, dtype="u8")
         self._table = table
