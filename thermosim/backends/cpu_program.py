@@ -8,6 +8,7 @@ and the mark AROUND in the sources; `kernels/cpu_program.h` runs the tiles.
 from __future__ import annotations
 
 import ctypes
+import sys
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -146,6 +147,19 @@ def lags(calls: Sequence[Call], addresses: Sequence[Sequence[int]]) -> list[int]
     return found
 
 
+_found_lags: dict[tuple[Any, ...], list[int]] = {}
+
+
+def _lags(calls: Sequence[Call], addresses: Sequence[Sequence[int]]) -> list[int]:
+    """`lags`, remembered for programs of the same kernels that share their arrays in the same way."""
+    numbers: dict[int, int] = {}
+    shared = tuple(numbers.setdefault(place, len(numbers)) for places in addresses for place in places)
+    key = (tuple((call.signature.name, call.ratio) for call in calls), shared)
+    if key not in _found_lags:
+        _found_lags[key] = lags(calls, addresses)
+    return _found_lags[key]
+
+
 class CpuProgram:
     """Calls made ready for `run_program`.
 
@@ -158,18 +172,15 @@ class CpuProgram:
     def __init__(self, library: ctypes.CDLL, calls: Sequence[Call], threads: int) -> None:
         self._run = library.run_program
         n = len(calls)
-        table = np.zeros(n, CALL)
         arguments: list[int] = []
-        begins = []
+        begins: list[int] = []
+        entries: list[tuple[int, ...]] = []
         extents = [call.extent for call in calls if call.ratio == 1 and call.signature.has_grid]
         planes, rows, length = (max(extent[axis] for extent in extents) for axis in range(3))
         self._kept = calls
         addresses: list[list[int]] = []
-        for place, call in enumerate(calls):
+        for call in calls:
             begins.append(len(arguments))
-            row = table[place]
-            row["run"] = _function_address(library, call.signature.name)
-            row["planes"], row["rows"], row["ratio"] = *call.box, call.ratio
             lists, mine = 0, []
             for a, value in enumerate(call.arguments):
                 if value.ndim:
@@ -178,16 +189,17 @@ class CpuProgram:
                     if call.starts is not None and value.size == call.starts[-1]:
                         lists |= 1 << a
                 else:
-                    arguments.append(int(value.view("u4")))
-            row["lists"] = lists
+                    arguments.append(int.from_bytes(value.tobytes(), sys.byteorder))
             addresses.append(mine)
-            if call.starts is not None:
-                row["starts"] = address(call.starts)
+            starts = 0 if call.starts is None else address(call.starts)
+            run = _function_address(library, call.signature.name)
+            entries.append((run, 0, starts, lists, *call.box, 0, call.ratio))
+        table = np.array(entries, CALL)
         self._arguments = np.array(arguments, dtype="u8")
         table["arguments"] = self._arguments.ctypes.data + 8 * np.array(begins, dtype="u8")
         self._table = table
         if planes * rows * length > CACHED_CELLS:
-            table["lag"] = lags(calls, addresses)
+            table["lag"] = _lags(calls, addresses)
             tile = (TILE_PLANES, max(1, TILE_CELLS // length))
             # a thread's rows have to be more than what the last call stays behind
             threads = max(1, min(threads, rows // (2 * int(table["lag"].max()) + 2)))
