@@ -75,8 +75,8 @@ def ablation_peers(setting: Setting) -> Report:
     """The whole demo with zones and margins, by thermosim and as others would assemble it."""
     size = setting.size
     problem = demo_problem(size)
-    timed_run(problem, setting.backend)
-    solver, outcome_seconds, _, outcome = timed_run(problem, setting.backend)
+    timed_run(problem, setting)
+    solver, outcome_seconds, _, outcome = timed_run(problem, setting)
     ours = {
         "peer": "thermosim",
         "seconds": solver + outcome_seconds,

@@ -15,7 +15,6 @@ from launches import LaunchProfile
 from measure import Quantity, Report, Setting, wall_seconds
 from problems import BOX_MM, demo_at, demo_problem, shortened
 
-from thermosim.backends.base import Backend
 from thermosim.outcome.assess import assess
 from thermosim.outcome.results import Outcome
 from thermosim.simulation import Simulation, SimulationResult, peak_memory
@@ -50,7 +49,7 @@ def demo(setting: Setting) -> Report:
             result = simulation.run()
         busy.samples.append((time.process_time() - processor) / (time.perf_counter() - wall))
         begun = time.perf_counter()
-        outcome = assess(result, problem.damage)
+        outcome = assess(result, problem.damage, threads=setting.threads)
         outcomes.samples.append(time.perf_counter() - begun)
         profiles.append(profile)
         seconds.samples.append(result.run.solver_seconds)
@@ -123,7 +122,7 @@ def spacing(setting: Setting) -> Report:
         problem = demo_at(mm)
         times = []
         for _ in range(setting.repeats if mm >= 2.0 * scale else 1):
-            solver, outcome_seconds, result, outcome = timed_run(problem, backend)
+            solver, outcome_seconds, result, outcome = timed_run(problem, setting)
             times.append((solver, outcome_seconds))
         solver, outcome_seconds = (float(v) for v in np.median(np.array(times), axis=0))
         zone = outcome.zones[outcome.criterion]
@@ -155,11 +154,11 @@ def spacing(setting: Setting) -> Report:
     return Report(quantities, {"rows": rows})
 
 
-def timed_run(problem: Problem, backend: Backend) -> tuple[float, float, SimulationResult, Outcome]:
+def timed_run(problem: Problem, setting: Setting) -> tuple[float, float, SimulationResult, Outcome]:
     """Seconds of solver and of outcome, and what they found."""
-    result = Simulation(problem, backend).run()
+    result = Simulation(problem, setting.backend).run()
     begun = time.perf_counter()
-    outcome = assess(result, problem.damage)
+    outcome = assess(result, problem.damage, threads=setting.threads)
     return result.run.solver_seconds, time.perf_counter() - begun, result, outcome
 
 

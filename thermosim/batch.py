@@ -10,7 +10,6 @@ threads.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from thermosim.anatomy.anatomy import Anatomy, TriangleSurface
 from thermosim.build import Anatomies, Case, Result, build_problem
 from thermosim.errors import BackendError, InputError, Interrupted, ThermosimError
 from thermosim.outcome.criteria import CRITERIA
+from thermosim.resources import available_cores
 
 if TYPE_CHECKING:
     from thermosim.backends.base import Backend
@@ -184,7 +184,7 @@ def n_workers(case: Case, wanted: int) -> int:
     if wanted < 0:
         raise InputError(f"workers={wanted} must be 0 (as many as fit) or more")
     device = select(backend.name, max(1, backend.threads), backend.device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     most = n_devices("cuda") if device.name == "cuda" else max(1, cores // max(1, backend.threads))
     count = wanted or most
     if device.name == "cpu":

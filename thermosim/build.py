@@ -33,6 +33,7 @@ from thermosim.config import (
     register_schemas,
 )
 from thermosim.errors import InputError
+from thermosim.resources import available_cores
 from thermosim.units import MILLIMETRE
 
 if TYPE_CHECKING:
@@ -393,7 +394,8 @@ def simulate(
     run = simulation.run(problem, backend, callbacks=tuple(callbacks), checkpoint=checkpoint, resume=resume)
     from thermosim.outcome.assess import assess  # slow to import: the first step need not wait for it
 
-    return Result(case, run, assess(run, config.damage), source.display_surfaces(), log)
+    outcome = assess(run, config.damage, threads=config.backend.threads or available_cores())
+    return Result(case, run, outcome, source.display_surfaces(), log)
 
 
 def _generator_log(output: OutputConfig) -> GeneratorLog | None:

@@ -1,4 +1,7 @@
-"""Finds `configs/`, `kernels/` and `benchmarks/`, in an installed wheel as well as in a checkout."""
+"""What the machine and the installation hold.
+
+Finds `configs/`, `kernels/` and `benchmarks/`, in an installed wheel as well as in a checkout.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,11 @@ def kernel_directory() -> Path:
 def benchmark_directory() -> Path:
     """Absolute folder of the benchmarks."""
     return _find("benchmarks", "run.py")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cache_directory() -> Path:

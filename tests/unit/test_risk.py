@@ -119,6 +119,21 @@ def test_the_outcome_has_everything():
     assert outcome.structures_at_risk[0].name == "liver"
 
 
+def test_threads_change_nothing():
+    result = result_with_organs()
+    alone, together = assess(result, DAMAGE), assess(result, DAMAGE, threads=3)
+    assert tuple(together.zones) == tuple(alone.zones)
+    for criterion, zone in alone.zones.items():
+        assert zone.volume == together.zones[criterion].volume
+        assert np.array_equal(zone.surface.points, together.zones[criterion].surface.points)
+    assert np.array_equal(alone.tumors[0].margin, together.tumors[0].margin)
+    assert alone.tumors[0].shell_coverage == together.tumors[0].shell_coverage
+    assert alone.structures_at_risk == together.structures_at_risk
+    assert alone.notes == together.notes
+    with pytest.raises(InputError, match="not one of"):
+        assess(result, replace(DAMAGE, criterion="boiled"), threads=2)
+
+
 def test_notes_tell_what_a_reader_must_know():
     grid = Grid.box((0.0, 0.0, 0.0), (32, 32, 32), 1e-3)
     points = synthetic.cell_points(grid)

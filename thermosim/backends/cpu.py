@@ -28,7 +28,7 @@ from thermosim.backends.base import (
     kernel_signatures,
 )
 from thermosim.errors import BackendError
-from thermosim.resources import cache_directory, kernel_directory
+from thermosim.resources import available_cores, cache_directory, kernel_directory
 
 FLAGS = (
     "-x",
@@ -152,8 +152,7 @@ class CpuBackend(Backend):
             self._library = ctypes.CDLL(str(compile_kernels()))
         except OSError as error:
             raise BackendError(f"the compiled kernels cannot be loaded: {error}") from error
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self.threads = threads or cores or 1
+        self.threads = threads or available_cores()
         self._library.omp_set_num_threads(self.threads)
         cpu_program.declare(self._library)
         self._allocations = 0

@@ -105,8 +105,8 @@ def principal_extents(
 ) -> tuple[float, float, float]:
     """Extents [m] of points along the principal axes of a body's covariance, longest first."""
     _, axes = np.linalg.eigh(covariance)
-    along = points @ axes
-    extents = np.sort(along.max(axis=0) - along.min(axis=0))
+    along = axes.T @ points.T
+    extents = np.sort(along.max(axis=1) - along.min(axis=1))
     return float(extents[2]), float(extents[1]), float(extents[0])
 
 

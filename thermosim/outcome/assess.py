@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from thermosim.anatomy.anatomy import Anatomy
+from thermosim.anatomy.anatomy import Anatomy, TriangleSurface
 from thermosim.config import DamageConfig
 from thermosim.outcome.ablation_zone import ablation_zone, zone_from_level_set
 from thermosim.outcome.criteria import CRITERIA, check_finite, describe, zone_level_set
@@ -19,6 +21,9 @@ from thermosim.outcome.risk import structures_at_risk
 from thermosim.outcome.surface import extract_surface
 from thermosim.simulation import SimulationResult
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 NOTEWORTHY_SHARE = 0.1
 """A stricter criterion is mentioned if its zone is smaller by this share."""
 
@@ -26,7 +31,12 @@ NOTEWORTHY_VOLUME = 0.5e-6
 """Ablated volume outside the liver that is mentioned [m³]."""
 
 
-def assess(result: SimulationResult, damage: DamageConfig, criteria: Sequence[str] = CRITERIA) -> Outcome:
+def assess(
+    result: SimulationResult,
+    damage: DamageConfig,
+    criteria: Sequence[str] = CRITERIA,
+    threads: int = 1,
+) -> Outcome:
     """Zones by every criterion, margins of every tumour by the chosen one, and structures at risk.
 
     Parameters
@@ -35,6 +45,7 @@ def assess(result: SimulationResult, damage: DamageConfig, criteria: Sequence[st
     damage : thresholds, and the criterion the margins use.
     criteria : whose zones are wanted beside the chosen one's. Without "arrhenius_99" and "cem43" no note
         can say that a stricter criterion gives a smaller zone.
+    threads : how many may work at it side by side; what they find does not depend on it.
 
     Raises
     ------
@@ -43,38 +54,30 @@ def assess(result: SimulationResult, damage: DamageConfig, criteria: Sequence[st
 
     Notes
     -----
-    Holds two float32 fields of the grid's size at a time at most.
+    Each thread holds a few float32 fields of the zone's size, and one mask of the grid's.
     """
     chosen = damage.criterion
     check_finite(result, chosen, damage)
-    zones: dict[str, AblationZone] = {}
-    zone = level = zone_level_set(result, chosen, damage)
-    for criterion in CRITERIA:
-        if criterion != chosen and criterion not in criteria:
-            continue
-        if criterion == chosen:
-            zones[criterion] = zone_from_level_set(
-                level, criterion, describe(criterion, damage), result.anatomy.grid, result.electrodes
-            )
-        else:
-            zones[criterion] = ablation_zone(result, criterion, damage)
-    surface = zones[chosen].surface
-    if zone is not None and result.anatomy.lumens:
-        level = zone_level_set(result, chosen, damage, hot_blood_inside=True)
-        if level is not None and not level.same_as(zone):
-            surface = extract_surface(level)
-    tumors = []
-    cautions: list[str] = []
-    for name, outline in result.anatomy.tumor_surfaces.items():
-        inside = result.anatomy.grid.contains(outline.points)
-        if not inside.any():
-            cautions.append(f"{name} lies outside the computed box; its margin was not computed")
-            continue
-        if not inside.all():
-            cautions.append(f"{name} lies partly outside the computed box, where nothing counts as ablated")
-        margin = tumor_margin(result.anatomy, name, level, surface)
-        tumors.append(margin)
-        cautions.extend(_tumor_notes(result.anatomy, margin, level))
+    zone = zone_level_set(result, chosen, damage)
+    others = [criterion for criterion in CRITERIA if criterion in criteria and criterion != chosen]
+    # Zones by other criteria and the structures at risk wait for nothing: they are found beside the margin.
+    with ThreadPoolExecutor(threads - 1) if threads > 1 else _Here() as pool:
+        risks = pool.submit(structures_at_risk, result, zone)
+        measured = {criterion: pool.submit(ablation_zone, result, criterion, damage) for criterion in others}
+        own = zone_from_level_set(
+            zone, chosen, describe(chosen, damage), result.anatomy.grid, result.electrodes
+        )
+        level, surface = zone, own.surface
+        if zone is not None and result.anatomy.lumens:
+            level = zone_level_set(result, chosen, damage, hot_blood_inside=True)
+            if level is not None and not level.same_as(zone):
+                surface = extract_surface(level)
+        tumors, cautions = _tumors(result.anatomy, level, surface)
+        zones = {
+            criterion: own if criterion == chosen else measured[criterion].result()
+            for criterion in CRITERIA
+            if criterion == chosen or criterion in measured
+        }
     cautions.extend(_zone_notes(zones[chosen], level))
     cautions.extend(_caution_notes(result, zones, chosen, tumors, level))
     cautions.extend(_metal_notes(result))
@@ -82,10 +85,38 @@ def assess(result: SimulationResult, damage: DamageConfig, criteria: Sequence[st
         chosen,
         zones,
         tuple(tumors),
-        structures_at_risk(result, zone),
+        risks.result(),
         (*result.notes, *cautions),
         tuple(cautions),
     )
+
+
+class _Here(Executor):
+    """Does what it is given at once, in the thread that asks."""
+
+    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        done: Future[T] = Future()
+        done.set_result(work(*args, **kwargs))
+        return done
+
+
+def _tumors(
+    anatomy: Anatomy, level: LevelSet | None, surface: TriangleSurface
+) -> tuple[list[TumorMargin], list[str]]:
+    """Margins of all tumours in the box, and what must be said about them."""
+    tumors = []
+    cautions = []
+    for name, outline in anatomy.tumor_surfaces.items():
+        inside = anatomy.grid.contains(outline.points)
+        if not inside.any():
+            cautions.append(f"{name} lies outside the computed box; its margin was not computed")
+            continue
+        if not inside.all():
+            cautions.append(f"{name} lies partly outside the computed box, where nothing counts as ablated")
+        margin = tumor_margin(anatomy, name, level, surface)
+        tumors.append(margin)
+        cautions.extend(_tumor_notes(anatomy, margin, level))
+    return tumors, cautions
 
 
 def _tumor_notes(anatomy: Anatomy, margin: TumorMargin, level: LevelSet | None) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
+
 import numpy as np
 from numpy.typing import NDArray
 from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
@@ -68,8 +70,21 @@ def extract_surface(level_set: LevelSet) -> TriangleSurface:
 
 def triangle_areas(surface: TriangleSurface) -> NDArray[np.float64]:
     """Area of each triangle [m²]."""
-    a, b, c = (surface.points[surface.triangles[:, i]] for i in range(3))
-    return np.asarray(0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1))
+    a, b, c = _corners(surface, np.zeros(3))
+    x, y, z = _cross(b - a, c - a)
+    return np.asarray(0.5 * np.sqrt(x**2 + y**2 + z**2))
+
+
+def _corners(surface: TriangleSurface, origin: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Corners a, b, c of all triangles against `origin`, each (3, n): long rows are read fastest."""
+    points = np.ascontiguousarray((surface.points - origin).T)
+    return [points.take(corner, axis=1) for corner in surface.triangles.T]
+
+
+def _cross(
+    a: NDArray[np.float64], b: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
 def vertex_areas(surface: TriangleSurface) -> NDArray[np.float64]:
@@ -89,14 +104,17 @@ def moments(
     if len(surface.triangles) == 0:
         return 0.0, np.full(3, np.nan), np.full((3, 3), np.nan)
     apex = surface.points.mean(axis=0)
-    a, b, c = (surface.points[surface.triangles[:, i]] - apex for i in range(3))
-    six_volumes = np.einsum("ij,ij->i", a, np.cross(b, c))
+    a, b, c = _corners(surface, apex)
+    six_volumes = sum(one * other for one, other in zip(a, _cross(b, c), strict=True))
     volume = float(six_volumes.sum() / 6.0)
     if volume == 0.0:
         return 0.0, apex, np.zeros((3, 3))
     total = a + b + c
-    centroid = (six_volumes[:, None] * total).sum(axis=0) / (24.0 * volume)
-    second = sum((six_volumes[:, None] * v).T @ v for v in (a, b, c, total)) / 120.0
+    centroid = (six_volumes * total).sum(axis=1) / (24.0 * volume)
+    second = np.empty((3, 3))
+    for i, j in combinations_with_replacement(range(3), 2):
+        products = sum(v[i] * v[j] for v in (a, b, c, total))
+        second[i, j] = second[j, i] = (six_volumes * products).sum() / 120.0
     covariance = second / volume - np.outer(centroid, centroid)
     return volume, apex + centroid, np.asarray(covariance)
 

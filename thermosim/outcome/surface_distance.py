@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -22,19 +20,13 @@ SIZE_STEP = 4.0
 """Vertices whose triangles are larger by this factor are sought apart from the others."""
 
 
-def distance_to_surface(
-    points: NDArray[np.floating], surface: TriangleSurface, threads: int = 1
-) -> NDArray[np.float64]:
+def distance_to_surface(points: NDArray[np.floating], surface: TriangleSurface) -> NDArray[np.float64]:
     """Euclidean distance [m] from points (n, 3) to the nearest triangle of a surface, exact.
 
     Let x be the surface's point nearest to p, d = |p − x|, and v the corner nearest to x of the triangle
     that x lies on, no edge of which is longer than e. As p − x is normal to the triangle, or to the edge
     that x lies on, |p − v|² = d² + |x − v|² ≤ d² + e²/3. With any upper bound of d that leaves a few
     vertices of the surface, and the triangles around them are tried.
-
-    Parameters
-    ----------
-    threads : how many work at it; the result does not depend on it.
 
     Raises
     ------
@@ -46,13 +38,10 @@ def distance_to_surface(
     middle = surface.points.mean(axis=0)
     queries = np.asarray(points, dtype=np.float64) - middle
     search = _Search(surface.points - middle, surface.triangles)
-    blocks = [queries[start : start + BLOCK] for start in range(0, len(queries), BLOCK)]
-    if threads > 1 and len(blocks) > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            found = list(pool.map(search.distance, blocks))
-    else:
-        found = [search.distance(block) for block in blocks]
-    return np.concatenate(found) if found else np.zeros(0)
+    distance = np.empty(len(queries))
+    for start in range(0, len(queries), BLOCK):
+        distance[start : start + BLOCK] = search.distance(queries[start : start + BLOCK])
+    return distance
 
 
 class _Search:
