@@ -49,7 +49,11 @@ def arguments_for(backend: Any, signature: KernelSignature, layout: Layout) -> t
         place = dict(
             zip(("nx", "ny", "nz", "sx", "sy", "origin"), (int(v) for v in other.arguments), strict=True)
         )
-        if c_type == "unsigned char*":
+        if name == "leak_rows":  # no row has links to walls
+            found.append(backend.asarray(np.zeros(2 * layout.n_rows), "int32"))
+        elif name == "leak":
+            found.append(backend.full(4 * layout.sy, 0.0, "float32"))
+        elif c_type == "unsigned char*":
             found.append(backend.field(layout, 0, "uint8"))
         elif c_type == "double*":
             found.append(backend.full(8 * layout.n_rows, 0.0, "float64"))

@@ -148,8 +148,10 @@ def as_arrays(equation: ElectricPotential) -> dict[str, Array]:
     backend, layout = equation.backend, equation.layout
     inflow = backend.field(layout)
     equation._add_inflow(np.ones(len(equation.terminals)), inflow)
-    names = dict(zip(("gx", "gy", "gz", "leak"), equation.links.arrays, strict=True))
-    return {
+    links = equation.links
+    fields = {"gx": links.gx, "gy": links.gy, "gz": links.gz, "b": inflow}
+    arrays = {
         name: np.ascontiguousarray(backend.to_host(layout.interior(field_)))
-        for name, field_ in {**names, "b": inflow}.items()
+        for name, field_ in fields.items()
     }
+    return {**arrays, "leak": links.leaks.on_host()}

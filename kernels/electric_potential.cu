@@ -36,9 +36,10 @@ KERNEL scale_faces(int n, const int* face, const float* factor, float* g) {
   for_each_entry(n, [=](int e) INLINE { g[face[e]] *= factor[e]; });
 }
 
-// Sum of the links of cell[e] to all walls: leak = factor · σ.
-KERNEL wall_leak(int n, const int* cell, const float* factor, const float* sigma, float* leak) {
-  for_each_entry(n, [=](int e) INLINE { leak[cell[e]] = factor[e] * sigma[cell[e]]; });
+// Links of cells to one wall: leak += factor · σ, where `place` says; see leak_of_row in multigrid.cu.
+KERNEL wall_leak(int n, const int* place, const int* cell, const float* factor, const float* sigma,
+                 float* leak) {
+  for_each_entry(n, [=](int e) INLINE { leak[place[e]] += factor[e] * sigma[cell[e]]; });
 }
 
 // residual += factor · σ · V: the inflow from one electrode at `potential`.

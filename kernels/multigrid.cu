@@ -2,18 +2,38 @@
 // (A x)_p = Σ_faces g (x_p − x_q) + leak_p x_p.
 #include "portable.h"
 
+// Links to walls, leak_p, of the cells of one row. Few rows have any but at their ends, so that they are kept
+// apart from the fields: `leak_rows` says for each row (i, j), numbered i ny + j, where in `leak` its cells
+// begin and where a pair of numbers lies that comes on top at its two ends. `leak` begins with three rows
+// for all to share: zeros, and zeros but for a 1 at the lower and at the upper end. Products with them take
+// a processor less time than to ask which cell is an end.
+struct Leak {
+  const float *row, *lower_end, *upper_end;
+  float lower, upper;
+};
+
+DEVICE Leak leak_of_row(const float* leak, const int* leak_rows, Index index, int nz) {
+  const Index length = (nz + 7) / 8 * 8;
+  const float* ends = leak + leak_rows[2 * index + 1];
+  return {leak + leak_rows[2 * index], leak + length, leak + 2 * length, ends[0], ends[1]};
+}
+
+DEVICE float leak_at(const Leak& leak, Index k) {
+  return leak.row[k] + leak.lower_end[k] * leak.lower + leak.upper_end[k] * leak.upper;
+}
+
 // Σ g (x_q − x_p) − leak x_p
 DEVICE float minus_A(Index p, int sx, int sy, const float* x, const float* gx, const float* gy,
-                     const float* gz, const float* leak) {
+                     const float* gz, float leak) {
   const float c = x[p];
   return gx[p] * (x[p + sx] - c) + gx[p - sx] * (x[p - sx] - c) + gy[p] * (x[p + sy] - c) +
          gy[p - sy] * (x[p - sy] - c) + gz[p] * (x[p + 1] - c) + gz[p - 1] * (x[p - 1] - c) -
-         leak[p] * c;
+         leak * c;
 }
 
 DEVICE float inverse_diagonal(Index p, int sx, int sy, const float* gx, const float* gy,
-                              const float* gz, const float* leak) {
-  const float d = gx[p] + gx[p - sx] + gy[p] + gy[p - sy] + gz[p] + gz[p - 1] + leak[p];
+                              const float* gz, float leak) {
+  const float d = gx[p] + gx[p - sx] + gy[p] + gy[p - sy] + gz[p] + gz[p - 1] + leak;
   return d > 0.0f ? 1.0f / d : 0.0f;
 }
 
@@ -23,35 +43,49 @@ DEVICE float inverse_diagonal(Index p, int sx, int sy, const float* gx, const fl
 // without links get 0.
 KERNEL smooth(GRID_PARAMETERS, float inertia, float carry, float step, const float* b,
               const float* AROUND gx, const float* AROUND gy, const float* AROUND gz,
-              const float* leak, const float* AROUND x, const float* before, float* out) {
-  for_each_cell(GRID, [=](Index p) INLINE {
-    const float r = b[p] + minus_A(p, sx, sy, x, gx, gy, gz, leak);
-    const float inverse = inverse_diagonal(p, sx, sy, gx, gy, gz, leak);
-    const float last = carry == 0.0f ? 0.0f : carry * before[p];
-    const float next = (1.0f + inertia) * x[p] - last + step * inverse * r;
-    out[p] = inverse > 0.0f ? next : 0.0f;
+              const float* leak, const int* leak_rows, const float* AROUND x, const float* before, float* out) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
+    const Leak leaks = leak_of_row(leak, leak_rows, index, nz);
+    FOR_EACH_IN_ROW(p, ) {
+      const float own = leak_at(leaks, p - row);
+      const float r = b[p] + minus_A(p, sx, sy, x, gx, gy, gz, own);
+      const float inverse = inverse_diagonal(p, sx, sy, gx, gy, gz, own);
+      const float last = carry == 0.0f ? 0.0f : carry * before[p];
+      const float next = (1.0f + inertia) * x[p] - last + step * inverse * r;
+      out[p] = inverse > 0.0f ? next : 0.0f;
+    }
   });
 }
 
 // Its first step from x = 0: out = step D⁻¹ b.
 KERNEL smooth_from_zero(GRID_PARAMETERS, float step, const float* b, const float* AROUND gx,
                         const float* AROUND gy, const float* AROUND gz, const float* leak,
-                        float* out) {
-  for_each_cell(GRID, [=](Index p) INLINE {
-    out[p] = step * b[p] * inverse_diagonal(p, sx, sy, gx, gy, gz, leak);
+                        const int* leak_rows, float* out) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
+    const Leak leaks = leak_of_row(leak, leak_rows, index, nz);
+    FOR_EACH_IN_ROW(p, )
+    out[p] = step * b[p] * inverse_diagonal(p, sx, sy, gx, gy, gz, leak_at(leaks, p - row));
   });
 }
 
 // r = b − A x
 KERNEL residual(GRID_PARAMETERS, const float* b, const float* AROUND x, const float* AROUND gx, const float* AROUND gy,
-                const float* AROUND gz, const float* leak, float* r) {
-  for_each_cell(GRID, [=](Index p) INLINE { r[p] = b[p] + minus_A(p, sx, sy, x, gx, gy, gz, leak); });
+                const float* AROUND gz, const float* leak, const int* leak_rows, float* r) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
+    const Leak leaks = leak_of_row(leak, leak_rows, index, nz);
+    FOR_EACH_IN_ROW(p, )
+    r[p] = b[p] + minus_A(p, sx, sy, x, gx, gy, gz, leak_at(leaks, p - row));
+  });
 }
 
 // r = −A x
 KERNEL minus_operator(GRID_PARAMETERS, const float* AROUND x, const float* AROUND gx, const float* AROUND gy,
-                      const float* AROUND gz, const float* leak, float* r) {
-  for_each_cell(GRID, [=](Index p) INLINE { r[p] = minus_A(p, sx, sy, x, gx, gy, gz, leak); });
+                      const float* AROUND gz, const float* leak, const int* leak_rows, float* r) {
+  for_each_row(GRID, [=](Index row, int index) INLINE {
+    const Leak leaks = leak_of_row(leak, leak_rows, index, nz);
+    FOR_EACH_IN_ROW(p, )
+    r[p] = minus_A(p, sx, sy, x, gx, gy, gz, leak_at(leaks, p - row));
+  });
 }
 
 // Coarse right-hand side: sum over the eight children. `fine_*` describe the finer level; its rows begin at
@@ -90,11 +124,10 @@ KERNEL prolongate_add(GRID_PARAMETERS, int fine_nx, int fine_ny, int fine_nz, in
   });
 }
 
-// Links of the coarser level: half the sum of the four fine faces behind each coarse face, and the
-// sum of the eight wall links.
+// Links of the coarser level: half the sum of the four fine faces behind each coarse face.
 KERNEL coarsen_links(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin,
-                     const float* fine_gx, const float* fine_gy, const float* fine_gz,
-                     const float* fine_leak, float* gx, float* gy, float* gz, float* leak) {
+                     const float* fine_gx, const float* fine_gy, const float* fine_gz, float* gx,
+                     float* gy, float* gz) {
   for_each_row(GRID, [=](Index row, int index) INLINE {
     const Index first =
         fine_origin + 2 * ((Index)(index / ny) * fine_sx + (Index)(index % ny) * fine_sy);
@@ -107,9 +140,29 @@ KERNEL coarsen_links(GRID_PARAMETERS, int fine_sx, int fine_sy, int fine_origin,
       gy[p] = 0.5f * (y.x + y.y + y_next.x + y_next.y);
       gz[p] = 0.5f * (pair_at(fine_gz, f).y + pair_at(fine_gz, f + X).y +
                       pair_at(fine_gz, f + Y).y + pair_at(fine_gz, f + X + Y).y);
-      const Pair a = pair_at(fine_leak, f), b = pair_at(fine_leak, f + Y);
-      const Pair c = pair_at(fine_leak, f + X), d = pair_at(fine_leak, f + X + Y);
-      leak[p] = a.x + a.y + b.x + b.y + c.x + c.y + d.x + d.y;
+    }
+  });
+}
+
+// And of its links to walls, the sum over the eight children of each cell: one entry for each row (i, j) of
+// the coarser level, of which only what `leak_rows` has room for is made.
+KERNEL coarsen_leaks(int n, int ny, int nz, int fine_nx, int fine_ny, int fine_nz,
+                     const float* fine_leak, const int* fine_leak_rows, const int* leak_rows,
+                     float* leak) {
+  for_each_entry(n, [=](int e) INLINE {
+    const int cells = leak_rows[2 * e], ends = leak_rows[2 * e + 1];
+    if (cells == 0 && ends == 0) return;
+    // of a row without cells of its own, the first and the last alone
+    for (int k = 0; k < nz; k += cells > 0 || nz == 1 ? 1 : nz - 1) {
+      float total = 0.0f;
+      for (int child = 0; child < 4; ++child) {
+        const int i = 2 * (e / ny) + child / 2, j = 2 * (e % ny) + child % 2;
+        if (i >= fine_nx || j >= fine_ny) continue;
+        const Leak fine = leak_of_row(fine_leak, fine_leak_rows, i * fine_ny + j, fine_nz);
+        total += leak_at(fine, 2 * k);
+        if (2 * k + 1 < fine_nz) total += leak_at(fine, 2 * k + 1);
+      }
+      leak[cells > 0 ? cells + k : k == 0 ? ends : ends + 1] = total;
     }
   });
 }
@@ -121,11 +174,13 @@ KERNEL search_direction(GRID_PARAMETERS, const float* z, float beta, float* d) {
 
 // Ad = A d with row sums of d · A d
 KERNEL apply_and_dot(GRID_PARAMETERS, const float* AROUND d, const float* AROUND gx, const float* AROUND gy,
-                     const float* AROUND gz, const float* leak, float* Ad, double* rows) {
+                     const float* AROUND gz, const float* leak, const int* leak_rows, float* Ad,
+                     double* rows) {
   for_each_row(GRID, [=](Index row, int index) INLINE {
+    const Leak leaks = leak_of_row(leak, leak_rows, index, nz);
     float total = 0.0f;
     FOR_EACH_IN_ROW(p, reduction(+ : total)) {
-      const float value = -minus_A(p, sx, sy, d, gx, gy, gz, leak);
+      const float value = -minus_A(p, sx, sy, d, gx, gy, gz, leak_at(leaks, p - row));
       Ad[p] = value;
       total += d[p] * value;
     }

@@ -102,21 +102,21 @@ def unit_pattern(voltages: NDArray[np.float64]) -> NDArray[np.float64]:
 def estimate_memory(shape: tuple[int, int, int], n_electrodes: int) -> int:
     """Bytes a run of this size takes at its peak, Python and its libraries included.
 
-    Per cell 22 float32 fields (heat and damage 12, σ and links 5, the potential of the solve before,
-    workspace 4), one per electrode where they take turns, a seventh of seven for the coarse levels; about
+    Per cell 21 float32 fields (heat and damage 12, σ and links 4, the potential of the solve before,
+    workspace 4), one per electrode where they take turns, a seventh of six for the coarse levels; about
     13 for the anatomy (labels, distance to and radius of each group of vessels) and what set-up needs beside
     it.
     """
     padded = Layout(shape).size
-    return padded * (4 * (22 + n_electrodes + 13) + 7) + 250_000_000
+    return padded * (4 * (21 + n_electrodes + 13) + 7) + 250_000_000
 
 
 def device_memory(shape: tuple[int, int, int], n_electrodes: int) -> int:
     """Bytes that a run takes on a GPU.
 
-    Per cell 23 float32 fields and one per electrode, see `estimate_memory`, and labels.
+    Per cell 22 float32 fields and one per electrode, see `estimate_memory`, and labels.
     """
-    return Layout(shape).size * (4 * (23 + n_electrodes) + 2)
+    return Layout(shape).size * (4 * (22 + n_electrodes) + 2)
 
 
 def check_device_memory(backend: Backend, shape: tuple[int, int, int], n_electrodes: int) -> None:

@@ -158,7 +158,7 @@ def test_fields_come_filled_and_go_back() -> None:
 
 def test_signatures_are_read_from_the_sources(tmp_path: Path) -> None:
     kinds = {name: s.kind for name, s in kernel_signatures().items()}
-    assert kinds["residual"] == "cell"
+    assert kinds["scale_add"] == "cell"
     assert kinds["dot"] == "row"
     assert kinds["scale_faces"] == "entry"
     dot = kernel_signatures()["dot"]

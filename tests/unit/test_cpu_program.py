@@ -12,6 +12,7 @@ from thermosim.backends import cpu_program
 from thermosim.backends.base import Backend, Call, Layout, kernel_signatures, row_starts
 from thermosim.backends.cpu import CpuBackend
 from thermosim.config import GeneratorConfig, SegmentConfig
+from thermosim.numerics.leaks import Leaks
 from thermosim.simulation import run
 
 SHAPES = [(13, 17, 11), (8, 24, 9), (1, 30, 5), (16, 5, 6)]
@@ -27,7 +28,9 @@ def tiled(monkeypatch: pytest.MonkeyPatch, planes: int, rows: int, length: int) 
 def cycle_like(backend: Backend, layout: Layout, fields: dict[str, np.ndarray]) -> list[Call]:
     """What multigrid and heat do: points, neighbours, overwriting, lists, rows, and a coarser grid."""
     f, f32, call = fields, np.float32, backend.call_on_cells
-    links = (f["gx"], f["gy"], f["gz"], f["leak"])
+    leaks = Leaks(backend, layout, np.flatnonzero(f["leak"]))
+    leaks.set_all(f["leak"])
+    links = (f["gx"], f["gy"], f["gz"], *leaks.arrays)
     coarse = Layout(tuple(-(-n // 2) for n in layout.shape))  # type: ignore[arg-type]
     cells = np.flatnonzero(np.arange(layout.n_cells) % 7 == 3)
     place = (np.int32(layout.sx), np.int32(layout.sy), np.int32(layout.origin))
@@ -50,12 +53,14 @@ def cycle_like(backend: Backend, layout: Layout, fields: dict[str, np.ndarray]) 
 
 def made(layout: Layout) -> dict[str, np.ndarray]:
     random = np.random.default_rng(5)
-    fields = {
-        name: np.zeros(layout.size, np.float32) for name in ("gx", "gy", "gz", "leak", "x", "y", "b", "k")
-    }
-    for name in ("b", "k", "leak"):
+    fields = {name: np.zeros(layout.size, np.float32) for name in ("gx", "gy", "gz", "x", "y", "b", "k")}
+    for name in ("b", "k"):
         inside = layout.interior(fields[name])
         inside[:] = random.uniform(0.1, 1.0, inside.shape)
+    # ends of some rows, the whole of others, none of the rest
+    leak = random.uniform(0.1, 1.0, layout.shape).astype(np.float32)
+    leak[1::3, :, 1:-1] = leak[2::3] = 0.0
+    fields["leak"] = leak
     coarse = Layout(tuple(-(-n // 2) for n in layout.shape))  # type: ignore[arg-type]
     return {**fields, "coarse": np.zeros(coarse.size, np.float32), "rows": np.zeros(layout.n_rows)}
 

@@ -21,6 +21,7 @@ from ptx import Checks
 from thermosim.backends import select
 from thermosim.backends.base import Backend, Layout, kernel_signatures
 from thermosim.backends.cuda import missing as cuda_missing
+from thermosim.numerics.leaks import Leaks, parents_of
 from thermosim.tissue import laws
 from thermosim.units import GAS_CONSTANT
 
@@ -317,10 +318,12 @@ def scale_faces(bench: Bench) -> None:
 def wall_leak(bench: Bench) -> None:
     cells, sigma, leak = some_cells(bench), bench.memory(0.1, 1.0), bench.memory()
     factor = entries(bench, len(cells))
-    out = bench.run("wall_leak", ("leak",), n=len(cells), cell=cells, factor=factor, sigma=sigma, leak=leak)
-    wanted = factor.astype(float) * sigma[cells]
-    bench.agree(out["leak"][cells], wanted, wanted, 1.0)
-    elsewhere_untouched(leak, out["leak"], cells)
+    places = bench.random.permutation(leak.size)[: len(cells)].astype(np.int32)
+    given = {"place": places, "cell": cells, "factor": factor, "sigma": sigma}
+    out = bench.run("wall_leak", ("leak",), n=len(cells), leak=leak, **given)["leak"]
+    added = factor.astype(float) * sigma[cells]
+    bench.agree(out[places], leak[places] + added, forward(leak[places], added), 2.0)
+    elsewhere_untouched(leak, out, places)
 
 
 @oracle
@@ -334,15 +337,31 @@ def wall_inflow(bench: Bench) -> None:
     elsewhere_untouched(residual, out, cells)
 
 
+def leaks_of(bench: Bench, links: Field, layout: Layout) -> Leaks:
+    """Links to walls, given for every cell of a level."""
+    leaks = Leaks(bench.backend, layout, np.flatnonzero(links))
+    leaks.set_all(links)
+    assert np.array_equal(leaks.on_host(), links)
+    return leaks
+
+
+def on_host(bench: Bench, leaks: Leaks) -> tuple[Field, Field]:
+    values, rows = (np.array(bench.backend.to_host(array)) for array in leaks.arrays)
+    return values, rows
+
+
 def conductances(bench: Bench) -> dict[str, Field]:
     """Links of a matrix, some of them cut, and some cells with none at all."""
     links = {name: bench.memory(0.1, 1.0) for name in ("gx", "gy", "gz")}
-    links["leak"] = bench.memory(0.0, 0.5)
+    links["wall"] = bench.memory(0.0, 0.5)
     for values in links.values():
         values[bench.random.random(values.size) < 0.2] = 0.0
     sx, sy, _ = bench.steps()
     lonely = bench.index().ravel()[::11]
-    links["leak"][lonely] = 0.0
+    links["wall"][lonely] = 0.0
+    inside = bench.layout.interior(links["wall"])
+    inside[1::3, :, 1:-1] = inside[2::3, 1::2] = 0.0  # rows with links at their ends alone, and with none
+    links["leak"], links["leak_rows"] = on_host(bench, leaks_of(bench, inside, bench.layout))
     for name, step in (("gx", sx), ("gy", sy), ("gz", 1)):
         links[name][lonely] = links[name][lonely - step] = 0.0
     return links
@@ -361,12 +380,12 @@ def neighbours(bench: Bench, links: dict[str, Field], x: Field) -> list[tuple[Fi
 def applied(bench: Bench, links: dict[str, Field], x: Field) -> tuple[Field, Field]:
     """A x and Σ|t| of its terms."""
     terms = [g * drop for g, drop in neighbours(bench, links, x)]
-    terms.append(bench.inside(links["leak"]) * bench.inside(x))
+    terms.append(bench.inside(links["wall"]) * bench.inside(x))
     return np.asarray(sum(terms)), forward(*terms)
 
 
 def diagonal(bench: Bench, links: dict[str, Field]) -> Field:
-    return np.asarray(sum(g for g, _ in neighbours(bench, links, links["gx"])) + bench.inside(links["leak"]))
+    return np.asarray(sum(g for g, _ in neighbours(bench, links, links["gx"])) + bench.inside(links["wall"]))
 
 
 @oracle
@@ -544,8 +563,8 @@ def restrict_sum(bench: Bench) -> None:
 def coarsen_links(bench: Bench) -> None:
     fine, place = other_level(bench, tuple(2 * n - 1 for n in bench.layout.shape))
     given = {f"fine_{name}": number for name, number in place.items()}
-    values = {f"fine_{name}": bench.memory(0.0, 1.0, fine) for name in ("gx", "gy", "gz", "leak")}
-    blank = {name: bench.memory() for name in ("gx", "gy", "gz", "leak")}
+    values = {f"fine_{name}": bench.memory(0.0, 1.0, fine) for name in ("gx", "gy", "gz")}
+    blank = {name: bench.memory() for name in ("gx", "gy", "gz")}
     out = bench.run("coarsen_links", tuple(blank), **given, **values, **blank)
     children = eight(bench, fine).reshape(2, 2, 2, *bench.layout.shape)
     for axis, name in enumerate(("gx", "gy", "gz")):
@@ -553,8 +572,29 @@ def coarsen_links(bench: Bench) -> None:
         upper = values[f"fine_{name}"].astype(float)[np.take(children, 1, axis)]
         wanted = 0.5 * upper.sum(axis=(0, 1))
         bench.agree(out[name], wanted, wanted)
-    leak = values["fine_leak"].astype(float)[children].sum(axis=(0, 1, 2))
-    bench.agree(out["leak"], leak, leak)
+
+
+@oracle
+def coarsen_leaks(bench: Bench) -> None:
+    coarse = bench.layout
+    for odd in (0, 1):
+        fine, _ = other_level(bench, tuple(2 * n - odd for n in coarse.shape))
+        links = bench.random.uniform(0.1, 1.0, fine.shape).astype(np.float32)
+        links[2::4, :, 1:-1] = links[3::4, :, 1:-1] = links[:, 4:6] = 0.0
+        leaks = leaks_of(bench, links, fine)
+        room = Leaks(bench.backend, coarse, parents_of(np.flatnonzero(links), fine, coarse))
+        fine_leak, fine_rows = on_host(bench, leaks)
+        before, rows = on_host(bench, room)
+        shapes = dict(zip(("ny", "nz"), coarse.shape[1:], strict=True))
+        shapes |= {f"fine_n{axis}": n for axis, n in zip("xyz", fine.shape, strict=True)}
+        given = {"fine_leak": fine_leak, "fine_leak_rows": fine_rows, "leak_rows": rows, **shapes}
+        out = bench.run("coarsen_leaks", ("leak",), n=coarse.n_rows, leak=before, **given)["leak"]
+        room.values[:] = bench.backend.asarray(out, "float32")
+        padded = np.pad(links.astype(float), [(0, odd)] * 3)
+        wanted = padded.reshape(*(n for size in coarse.shape for n in (size, 2))).sum(axis=(1, 3, 5))
+        bench.agree(room.on_host(), wanted, wanted)
+        shared = -(-coarse.shape[2] // 8) * 24
+        assert np.array_equal(out[:shared], before[:shared])
 
 
 @oracle

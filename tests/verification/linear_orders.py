@@ -58,13 +58,15 @@ def potential_error(backend: Backend, n: int) -> float:
     field = backend.field(layout)
     layout.interior(field)[:] = sigma(x, y, z)
     backend.on_cells("face_conductance", layout, field, links.gx, links.gy, links.gz)
-    leak = layout.interior(links.leak)
+    leak = np.zeros(layout.shape)
     for axis in range(3):
         for end in (0, -1):
             at: list[slice | int] = [slice(None)] * 3
             at[axis] = end
             leak[tuple(at)] += 2.0 * sigma(x, y, z)[tuple(at)]
-    solver = MultigridSolver(backend, links, Workspace.allocate(backend, layout, 0.0))
+    space = Workspace.allocate(backend, layout, 0.0)
+    solver = MultigridSolver(backend, links, space, np.flatnonzero(leak))
+    links.leaks.set_all(leak)
     solver.coarsen()
     right = backend.field(layout)
     layout.interior(right)[:] = source * h**2

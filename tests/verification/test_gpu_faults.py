@@ -13,9 +13,10 @@ import pytest
 from ptx import Checks, MemoryFault, Module, RaceError, UninitialisedRead, mark_uninitialised, stand_in
 
 from thermosim.backends import cuda
-from thermosim.backends.base import Layout
+from thermosim.backends.base import Layout, kernel_signatures
 from thermosim.backends.cpu import CpuBackend
 from thermosim.backends.cuda import CudaBackend
+from thermosim.numerics.leaks import Leaks
 from thermosim.resources import kernel_directory
 
 LAYOUT = Layout((5, 6, 40))
@@ -30,10 +31,11 @@ def backend(nvrtc: None) -> Iterator[CudaBackend]:
 
 
 def operator(backend: Any, layout: Layout = LAYOUT) -> tuple[Any, ...]:
-    """r = −A x: fields x, gx, gy, gz, leak of random values, and r."""
+    """r = −A x: fields x, gx, gy, gz of random values, links to walls, and r."""
     rng = np.random.default_rng(3)
-    given = [backend.asarray(rng.random(layout.size), "float32") for _ in range(5)]
-    return (*given, backend.field(layout))
+    given = [backend.asarray(rng.random(layout.size), "float32") for _ in range(4)]
+    leaks = Leaks(backend, layout, np.arange(0, layout.n_cells, 7))
+    return (*given, *leaks.arrays, backend.field(layout))
 
 
 def test_without_a_fault_all_is_quiet_and_right(backend: CudaBackend) -> None:
@@ -61,13 +63,13 @@ def test_a_list_that_names_no_cell_is_out_of_bounds(backend: CudaBackend) -> Non
     cell = backend.asarray(np.array([LAYOUT.origin, LAYOUT.size]), "int32")
     factor, sigma = backend.full(2, 1.0, "float32"), backend.field(LAYOUT, 1.0)
     with pytest.raises(MemoryFault, match=r"kernel wall_leak.*thread \(1,0,0\)"):
-        backend.on_entries("wall_leak", 2, cell, factor, sigma, backend.field(LAYOUT))
+        backend.on_entries("wall_leak", 2, cell - LAYOUT.origin, cell, factor, sigma, backend.field(LAYOUT))
 
 
 def test_too_few_blocks_leave_cells_unwritten(backend: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = operator(backend)
     mark_uninitialised(fields[-1])
-    monkeypatch.setattr(cuda, "launch_shape", lambda *_: ((1, 1, 3), cuda.CELL_BLOCK))
+    monkeypatch.setattr(cuda, "launch_shape", lambda *_: ((3,), (32, 8)))
     backend.on_cells("minus_operator", LAYOUT, *fields)
     monkeypatch.undo()
     with pytest.raises(UninitialisedRead, match="kernel dot"):
@@ -118,16 +120,16 @@ def test_swapped_arguments_are_refused(backend: CudaBackend) -> None:
 
 def test_neighbours_of_an_updated_field_race(nvrtc: None) -> None:
     source = (kernel_directory() / "multigrid.cu").read_text()
-    place = "minus_A(p, sx, sy, x, gx, gy, gz, leak); });"
+    place = "minus_A(p, sx, sy, x, gx, gy, gz, leak_at(leaks, p - row));"
     assert source.count(f"r[p] = {place}") == 1
     options = (*cuda.OPTIONS, f"-I{kernel_directory()}")
     kernel = Module(source.replace(f"r[p] = {place}", f"r[p] = x[p] + {place}"), options).kernel(
         "minus_operator"
     )
     fields = [a.view(np.ndarray) for a in operator(CpuBackend(1))]
-    arguments = (*LAYOUT.arguments, fields[0], *fields[1:5])
-    shape = ((2, 2, 3), (32, 4, 2))
-    kernel(*shape, (*arguments, fields[5]), checks=ALL)
+    arguments = (*LAYOUT.arguments, *fields[:-1])
+    shape = cuda.launch_shape(kernel_signatures()["minus_operator"], LAYOUT.shape)
+    kernel(*shape, (*arguments, fields[-1]), checks=ALL)
     with pytest.raises(RaceError, match="hazard"):  # r = x: Jacobi in place
         kernel(*shape, (*arguments, fields[0]), checks=ALL)
 

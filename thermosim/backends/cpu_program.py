@@ -43,15 +43,16 @@ CACHED_CELLS = 60_000
 def run_functions(signatures: Iterable[KernelSignature]) -> str:
     """C++ that takes a kernel's arguments from a list and shifts them to a box of planes and rows.
 
-    Kernels that leave several values per row have no such function: their rows are numbered by the grid.
+    Kernels that leave several values per row, or take rows for entries, have no such function: they number
+    rows by the whole grid.
     """
     lines = ['#include "cpu_program.h"']
     for signature in signatures:
-        if signature.kind == "row" and signature.several_values:
-            continue
         names = [name for _, name in signature.parameters]
+        if signature.several_values or (signature.kind == "entry" and "leak_rows" in names):
+            continue
         given = 6 if signature.has_grid else 0
-        words, by_plane = [], "rows" in names
+        words, by_plane = [], "rows" in names or "leak_rows" in names  # numbered by rows of the whole grid
         if signature.has_grid:
             planes, i = ("1", "i") if by_plane else ("b.i1 - b.i0", "b.i0")
             words = [planes, "b.j1 - b.j0", *(f"c.arguments[{a}].integer" for a in range(2, 5))]
@@ -62,7 +63,9 @@ def run_functions(signatures: Iterable[KernelSignature]) -> str:
             a = given + place
             if c_type.endswith("*"):
                 base = c_type.removesuffix("*")
-                if name == "rows":
+                if name == "leak_rows":
+                    words.append(f"({base}*)c.arguments[{a}].pointer + 2 * ((long)i * c.rows + b.j0)")
+                elif name == "rows":
                     words.append(f"({base}*)c.arguments[{a}].pointer + (long)i * c.rows + b.j0")
                 else:
                     words.append(f"c.entries<{base}>({a}, {'0' if signature.has_grid else 'first'})")

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thermosim.backends.base import Array, Backend, Call, Layout
 from thermosim.errors import NumericalError
+from thermosim.numerics.leaks import Leaks, parents_of
 from thermosim.numerics.workspace import Workspace
 
 DEGREE = 2
@@ -55,23 +57,29 @@ def chebyshev_steps(degree: int, largest: float, smallest: float) -> list[tuple[
     return steps
 
 
+NO_CELLS = np.empty(0, np.int64)
+
+
 @dataclass
 class Links:
-    """Conductances of one level [S/m per unit edge], padded fields."""
+    """Conductances of one level [S/m per unit edge]: padded fields, and links to walls."""
 
     layout: Layout
     gx: Array
     gy: Array
     gz: Array
-    leak: Array
+    leaks: Leaks
 
     @classmethod
-    def empty(cls, backend: Backend, layout: Layout) -> Links:
-        return cls(layout, *(backend.field(layout) for _ in range(4)))
+    def empty(cls, backend: Backend, layout: Layout, leaking: NDArray[np.int64] = NO_CELLS) -> Links:
+        """No links; `leaking` are the cells that may be linked to walls."""
+        gx, gy, gz = (backend.field(layout) for _ in range(3))
+        return cls(layout, gx, gy, gz, Leaks(backend, layout, leaking))
 
     @property
-    def arrays(self) -> tuple[Array, Array, Array, Array]:
-        return self.gx, self.gy, self.gz, self.leak
+    def arrays(self) -> tuple[Array, Array, Array, Array, Array]:
+        """As kernels take them."""
+        return self.gx, self.gy, self.gz, *self.leaks.arrays
 
 
 @dataclass
@@ -107,10 +115,13 @@ class MultigridSolver:
     Parameters
     ----------
     finest : links, filled by the caller; call `coarsen` whenever they change.
+    leaking : the cells that may be linked to walls; see `set_leaking`.
     workspace : overwritten by every solve.
     """
 
-    def __init__(self, backend: Backend, finest: Links, workspace: Workspace) -> None:
+    def __init__(
+        self, backend: Backend, finest: Links, workspace: Workspace, leaking: NDArray[np.int64] = NO_CELLS
+    ) -> None:
         self.backend = backend
         self.finest = finest
         self._workspace = workspace
@@ -123,6 +134,17 @@ class MultigridSolver:
             layout = Layout(shape)
             fields = (backend.field(layout), backend.field(layout), backend.field(layout))
             self._coarse.append(_Level(Links.empty(backend, layout), fields))
+        self.set_leaking(leaking)
+
+    def set_leaking(self, cells: NDArray[np.int64]) -> None:
+        """Make room for links of these cells to walls, and of none else, on all levels."""
+        self._cycles.clear()
+        fine = self.finest.layout
+        self.finest.leaks = Leaks(self.backend, fine, cells)
+        for level in self._coarse:
+            cells = parents_of(cells, fine, level.links.layout)
+            fine = level.links.layout
+            level.links.leaks = Leaks(self.backend, fine, cells)
 
     @property
     def residual(self) -> Array:
@@ -137,16 +159,13 @@ class MultigridSolver:
     def coarsen(self) -> None:
         """Bring the coarse levels up to date with the finest links."""
         for fine, coarse in zip(self._levels, self._levels[1:], strict=False):
-            f = fine.links.layout
-            self.backend.on_cells(
-                "coarsen_links",
-                coarse.links.layout,
-                np.int32(f.sx),
-                np.int32(f.sy),
-                np.int32(f.origin),
-                *fine.links.arrays,
-                *coarse.links.arrays,
-            )
+            f, c = fine.links.layout, coarse.links.layout
+            place = (np.int32(f.sx), np.int32(f.sy), np.int32(f.origin))
+            faces = (*fine.links.arrays[:3], *coarse.links.arrays[:3])
+            self.backend.on_cells("coarsen_links", c, *place, *faces)
+            shapes = (np.int32(n) for n in (*c.shape[1:], *f.shape))
+            leaks = (*fine.links.leaks.arrays, coarse.links.leaks.rows, coarse.links.leaks.values)
+            self.backend.on_entries("coarsen_leaks", c.n_rows, *shapes, *leaks)
 
     def _square_norm_of(self, fill: Callable[[Array], None]) -> Array:
         """b · b of a right-hand side that `fill` adds to a field of zeros, on the device."""

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from thermosim.backends.base import Array, Backend, Layout
 from thermosim.errors import InputError
 from thermosim.numerics.faces import FaceFactors
+from thermosim.numerics.leaks import Leaks
 from thermosim.numerics.link_factors import LinkFactors
-from thermosim.numerics.multigrid import Links, MultigridSolver, SolveReport
+from thermosim.numerics.multigrid import NO_CELLS, Links, MultigridSolver, SolveReport
 from thermosim.numerics.workspace import Workspace
 from thermosim.physics.ground import WallList
 from thermosim.physics.ground import ground_links as ground_links
@@ -104,7 +105,7 @@ class ElectricPotential:
         self._is_blood = backend.asarray(law.is_blood, "float32")
         self.sigma = backend.field(layout)
         self._faces = workspace.faces  # the heat equation's, too
-        self._links = Links(layout, *self._faces.arrays, backend.field(layout))
+        self._links = Links(layout, *self._faces.arrays, Leaks(backend, layout, NO_CELLS))
         self._solver = MultigridSolver(backend, self._links, workspace)
         self.solves = 0
         self.iterations = 0
@@ -132,17 +133,16 @@ class ElectricPotential:
         solid = np.zeros(layout.n_cells, dtype=bool)
         solid[links.solid_cells] = True
         to_ground = ~solid[ground[0]]
-        cells = np.concatenate([links.wall_cells, ground[0][to_ground]])
-        factors = np.concatenate([links.wall_factors, ground[1][to_ground]])
-        unique, inverse, count = np.unique(cells, return_inverse=True, return_counts=True)
+        earthed = ground[0][to_ground]
+        unique, count = np.unique(np.concatenate([links.wall_cells, earthed]), return_counts=True)
         self._alone = [
             backend.asarray(count[np.searchsorted(unique, links.wall_cells[own])] == 1, "float32")
             for own in (links.wall_owners == e for e in range(n_electrodes))
         ]
-        total = np.asarray(np.bincount(inverse, weights=factors), dtype=np.float64)
-        self._leaks = WallList.of(backend, layout, unique, total)
-        self._ground = WallList.of(backend, layout, ground[0][to_ground], ground[1][to_ground])
-        self._links.leak[:] = 0.0
+        self._ground = WallList.of(backend, layout, earthed, ground[1][to_ground])
+        self._solver.set_leaking(unique)
+        linked = [*(links.wall_cells[links.wall_owners == e] for e in range(n_electrodes)), earthed]
+        self._leak_places = [backend.asarray(self._links.leaks.places(cells), "int32") for cells in linked]
         self.set_terminals(self.terminals)
 
     def set_terminals(self, terminals: tuple[tuple[int, ...], ...]) -> None:
@@ -188,10 +188,12 @@ class ElectricPotential:
 
     def restore_conductances(self) -> None:
         """All links from the σ at hand."""
-        backend, faces, leaks = self.backend, self._faces, self._leaks
+        backend, faces, leaks = self.backend, self._faces, self._links.leaks
         backend.program([*faces.calls(backend, self.sigma), *self._factors.calls(backend, faces)])()
         faces.owner = self
-        backend.on_entries("wall_leak", leaks.n, leaks.cell, leaks.factor, self.sigma, self._links.leak)
+        leaks.clear()
+        for wall, places in zip([*self.walls, self._ground], self._leak_places, strict=True):
+            backend.on_entries("wall_leak", wall.n, places, wall.cell, wall.factor, self.sigma, leaks.values)
         self._solver.coarsen()
 
     @property
