@@ -37,6 +37,7 @@ from thermosim.resources import available_cores
 from thermosim.units import MILLIMETRE
 
 if TYPE_CHECKING:
+    from thermosim.backends.base import Backend
     from thermosim.outcome.results import Outcome
     from thermosim.report.generator_log import GeneratorLog
     from thermosim.simulation import Problem, SimulationResult
@@ -351,6 +352,8 @@ def simulate(
     resume: bool = False,
     turn: int = 0,
     announce: Callable[[str], None] | None = None,
+    backend: Backend | None = None,
+    anatomies: Anatomies | None = None,
 ) -> Result:
     """Simulate one case.
 
@@ -362,6 +365,8 @@ def simulate(
     resume : go on from the checkpoint in `directory`.
     turn : number of the job among those side by side, by which `backend.device=-1` shares out GPUs.
     announce : told which backend was chosen, before anything heavy.
+    backend : where, instead of what the case chooses.
+    anatomies : shared with other cases.
 
     Raises
     ------
@@ -377,10 +382,11 @@ def simulate(
 
     config = case.config
     log = _generator_log(config.output)
-    backend = select(config.backend.name, config.backend.threads, config.backend.device, turn)
+    if backend is None:
+        backend = select(config.backend.name, config.backend.threads, config.backend.device, turn)
     if announce is not None:
         announce(choice(config.backend.name, backend))
-    problem, source = build_problem(case)
+    problem, source = build_problem(case, anatomies)
     if config.output.dicom_source_directory is not None:
         _check_series(Path(config.output.dicom_source_directory).expanduser(), problem.anatomy.grid)
     checkpoint = None

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from thermosim import __version__
-from thermosim.commands.application import (
-    BAD_INPUT,
-    STOPPED,
-    Job,
-    JobFailed,
-    progress_bar,
-    refuse,
-    run_application,
-    say,
-)
-from thermosim.errors import InputError, Interrupted, NumericalError
+from thermosim.commands.application import BAD_INPUT, STOPPED, JobFailed, refuse
+from thermosim.errors import InputError
 
 HELP = """thermosim: radiofrequency ablation of liver tumours (a research tool, not a medical device)
 
@@ -78,85 +68,14 @@ def main(arguments: list[str] | None = None) -> int:
         return refuse(error)
 
 
-# ---------------------------------------------------------------------------- simulate
+# ---------------------------------------------------------------------------- others
 
 
 def _simulate(words: list[str]) -> int:
-    """`thermosim simulate`: a Hydra application."""
-    from thermosim.config import register_schemas
+    """`thermosim simulate`."""
+    from thermosim.commands.simulate import command
 
-    resumed = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
-    if resumed and resumed[0] not in ("", "null"):
-        if len(words) > 1:
-            raise InputError("resume=DIRECTORY takes no other settings: the run goes on with its own")
-        return _resume(Path(resumed[0].strip("'\"")).expanduser())
-    register_schemas()
-    words = ["~experiment" if word == "experiment=null" else word for word in words]
-    return run_application("simulate", "config", _job, words)
-
-
-def _job(job: Job) -> int:
-    """One job: a whole simulation in its own output directory."""
-    from thermosim import build
-
-    case = build.case_from(job.settings)
-    _run(case, job.directory, label=job.label, quiet=job.quiet, turn=job.number)
-    return 0
-
-
-def _resume(directory: Path) -> int:
-    """Go on with an interrupted run, in its directory and with its own settings."""
-    from thermosim import build
-
-    case = build.interrupted_case(directory)
-    _run(case, directory, resume=True)
-    return 0
-
-
-def _run(
-    case: Any, directory: Path, *, label: str = "", quiet: bool = False, resume: bool = False, turn: int = 0
-) -> None:
-    """Simulate one case, write its outputs and say where they lie."""
-    from thermosim import build
-
-    try:
-        with progress_bar(case.config.output.progress and not quiet) as callback:
-            result = build.simulate(
-                case,
-                callbacks=[callback],
-                directory=directory,
-                resume=resume,
-                turn=turn,
-                announce=lambda text: say(iter([text]), label),
-            )
-    except Interrupted as error:
-        raise Interrupted(f"{error}; go on with: thermosim simulate resume={directory}") from error
-    except NumericalError as error:
-        raise NumericalError(f"{error}; what exists is kept in {directory}") from error
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; {build.way_on(directory)}") from None
-    try:
-        files = result.save(directory)
-    except KeyboardInterrupt:
-        text = "stopped while outputs were written, some are missing"
-        raise Interrupted(f"{text}; {build.way_on(directory)}") from None
-    build.finish(directory)
-    say(_closing_lines(result, files, directory), label)
-
-
-def _closing_lines(result: Any, files: dict[str, Path], directory: Path) -> Iterator[str]:
-    for tumor in result.outcome.tumors:
-        yield (
-            f"{tumor.name}: minimal ablative margin {round(1e3 * tumor.all_around.minimum, 1) + 0.0:.1f} mm, "
-            f"{100 * tumor.coverage:.1f} % ablated, {1e6 * tumor.residual_volume:.2f} ml left alive "
-            f"({result.outcome.criterion})"
-        )
-    yield f"outputs: {directory}"
-    if "report" in files:
-        yield f"report: {files['report']}"
-
-
-# ---------------------------------------------------------------------------- others
+    return command(words)
 
 
 def _calibrate(words: list[str]) -> int:

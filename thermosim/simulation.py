@@ -131,8 +131,11 @@ def check_device_memory(backend: Backend, shape: tuple[int, int, int], n_electro
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[list[bool]]:
-    """Ctrl-C sets a flag instead of breaking a step apart (in the main thread)."""
+def _deferred_interrupt(known: list[bool] | None) -> Iterator[list[bool]]:
+    """Ctrl-C sets a flag instead of breaking a step apart; `known`: one that somebody else sets."""
+    if known is not None:
+        yield known
+        return
     asked = [False]
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -215,7 +218,7 @@ class Simulation:
     def run(self, callbacks: Sequence[Callback] = (), checkpoint: Path | None = None) -> SimulationResult:
         """From the present moment to the end of the protocol."""
         kept = wall_clock.perf_counter()
-        with _deferred_interrupt() as interrupted:
+        with _deferred_interrupt(self.backend.interrupted) as interrupted:
             while self.clock.time < self.protocol.duration - 1e-9:
                 begun = wall_clock.perf_counter()
                 self._enter_segment()

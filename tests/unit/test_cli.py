@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from thermosim import __version__, build, cli
+from thermosim.commands import simulate, sweep
 from thermosim.errors import Interrupted, NumericalError
 
 
@@ -154,20 +155,26 @@ def test_an_output_directory_that_is_a_file_is_refused_in_one_line(capfd, tmp_pa
     assert "output.directory" in refused(capfd, "simulate", f"output.directory={file}")
 
 
+def one_at_a_time(monkeypatch, run):
+    """Jobs of a sweep go through `run`, in this process."""
+    monkeypatch.setattr(sweep, "plan_of", lambda cases: sweep.Plan(1, 1, 1))
+    monkeypatch.setattr(sweep, "_run", run)
+
+
 def test_a_sweep_runs_each_job_in_its_own_numbered_directory(capfd, tmp_path, monkeypatch):
     seen = []
 
     def record(case, directory, **options):
         seen.append((directory, case.config.grid.spacing_mm))
 
-    monkeypatch.setattr(cli, "_run", record)
+    one_at_a_time(monkeypatch, record)
     assert simulate_code("--multirun", "grid.spacing_mm=1,2", f"output.directory={tmp_path}") == 0
     assert seen == [(tmp_path / "0", 1.0), (tmp_path / "1", 2.0)]
 
 
 def test_flags_may_stand_anywhere(capfd, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "_run", lambda case, directory, **options: seen.append(case.config))
+    one_at_a_time(monkeypatch, lambda case, directory, **options: seen.append(case.config))
     assert (
         simulate_code("vessels=ignored", "--multirun", "grid.spacing_mm=1,2", f"output.directory={tmp_path}")
         == 0
@@ -184,7 +191,7 @@ def test_an_unknown_flag_is_one_line(capfd):
 def test_a_sweep_without_a_directory_goes_to_multirun(capfd, tmp_path, monkeypatch):
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_run", lambda case, directory, **options: seen.append(directory))
+    one_at_a_time(monkeypatch, lambda case, directory, **options: seen.append(directory))
     assert simulate_code("-m", "grid.spacing_mm=1,2") == 0
     assert {path.relative_to(tmp_path).parts[0] for path in seen} == {"multirun"}
     assert len({path.parent for path in seen}) == 1
@@ -193,7 +200,7 @@ def test_a_sweep_without_a_directory_goes_to_multirun(capfd, tmp_path, monkeypat
 def test_a_run_without_a_directory_goes_to_outputs(capfd, tmp_path, monkeypatch):
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_run", lambda case, directory, **options: seen.append(directory))
+    monkeypatch.setattr(simulate, "_run", lambda case, directory, **options: seen.append(directory))
     assert simulate_code() == 0
     assert seen[0].relative_to(tmp_path).parts[0] == "outputs"
 

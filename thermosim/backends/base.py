@@ -209,6 +209,8 @@ class Backend(ABC):
 
     name: str
     device: str
+    interrupted: list[bool] | None = None
+    """Set by Ctrl-C, for a run that is not in the main thread to see it."""
 
     def __init__(self) -> None:
         self.kernel_digest = kernel_digest()

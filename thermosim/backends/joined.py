@@ -205,6 +205,7 @@ class _Case(Generic[T]):
     def __init__(self, number: int, task: Callable[[Backend], T], conductor: Conductor[T]) -> None:
         self.number, self._task, self._conductor = number, task, conductor
         self.backend = CaseBackend(conductor.device, self._park)
+        self.backend.interrupted = conductor.interrupted
         self.result: T | None = None
         self.error: BaseException | None = None
         self.has_ended = False
@@ -250,6 +251,7 @@ class Conductor(Generic[T]):
     def __init__(self, device: Backend) -> None:
         self.device = device
         self.n_waits = 0
+        self.interrupted = [False]
 
     def run(
         self, tasks: Iterable[Callable[[Backend], T]], at_once: int
@@ -264,14 +266,14 @@ class Conductor(Generic[T]):
         Raises
         ------
         Interrupted
-            After Ctrl-C, when all have left.
+            After Ctrl-C, which tasks see (`Backend.interrupted`): no other begins, and those that run end.
         """
         waiting, live = enumerate(tasks), []  # type: ignore[var-annotated]
         more = True
-        with _interrupt_noted() as interrupted:
+        with _interrupt_noted(self.interrupted):
             try:
                 while True:
-                    while more and len(live) < at_once:
+                    while more and len(live) < at_once and not self.interrupted[0]:
                         following = next(waiting, None)
                         if following is None:
                             more = False
@@ -279,8 +281,6 @@ class Conductor(Generic[T]):
                             case = _Case(*following, self)
                             live.append(case)
                             case.resume()
-                    if interrupted[0]:
-                        raise Interrupted("stopped")
                     ended, live = [c for c in live if c.has_ended], [c for c in live if not c.has_ended]
                     for case in ended:
                         if case.error is not None and not isinstance(case.error, Exception):
@@ -288,10 +288,12 @@ class Conductor(Generic[T]):
                         yield case.number, case.result, case.error
                     if live and not ended:
                         self._step(live)
+                    elif not live and self.interrupted[0]:
+                        raise Interrupted("stopped")
                     elif not live and not more:
                         return
             finally:
-                for case in live:
+                for case in (case for case in live if not case.has_ended):
                     case.leaves = _Leave()
                     case.resume()
 
@@ -319,11 +321,10 @@ class Conductor(Generic[T]):
 
 
 @contextmanager
-def _interrupt_noted() -> Iterator[list[bool]]:
+def _interrupt_noted(asked: list[bool]) -> Iterator[None]:
     """Ctrl-C sets a flag (in the main thread), a second one breaks off."""
-    asked = [False]
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield
         return
 
     def remember(_signal: int, _frame: FrameType | None) -> None:
@@ -333,6 +334,6 @@ def _interrupt_noted() -> Iterator[list[bool]]:
 
     before = signal.signal(signal.SIGINT, remember)
     try:
-        yield asked
+        yield
     finally:
         signal.signal(signal.SIGINT, before)

@@ -10,10 +10,10 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Generic, TextIO, TypeVar
 
 from omegaconf import DictConfig
 
@@ -48,8 +48,28 @@ class Job:
     number: int = 0
 
 
+Prepared = TypeVar("Prepared")
+
+
+@dataclass(frozen=True)
+class SideBySide(Generic[Prepared]):
+    """How the jobs of a sweep run together, where the user has chosen no launcher of Hydra's for them.
+
+    `prepare`: what a job needs, while Hydra's own values are at hand; it may refuse the job. `run`: all jobs
+    with that, to exit codes by number; it prints what they say.
+    """
+
+    prepare: Callable[[Job], Prepared]
+    run: Callable[[Sequence[tuple[Job, Prepared]]], dict[int, int]]
+
+
 def run_application(
-    command: str, root: str, run: Callable[[Job], int], words: list[str], files: Collection[str] = ()
+    command: str,
+    root: str,
+    run: Callable[[Job], int],
+    words: list[str],
+    files: Collection[str] = (),
+    sweep: SideBySide[Any] | None = None,
 ) -> int:
     """Run a subcommand as a Hydra application; returns its exit code.
 
@@ -61,6 +81,7 @@ def run_application(
         of its own; jobs of a sweep go on after it, and the highest one becomes the exit code.
     words : the words after the subcommand's name.
     files : keys that take the name of a file; an existing file needs no quotes whatever its name is.
+    sweep : runs the jobs of a sweep together; None: one after another.
     """
     from hydra import main as hydra_main
 
@@ -75,9 +96,14 @@ def run_application(
         _hydra_speaks_plainly([f"thermosim {command}", *words]),
         _composed_once(words),
     ):
+        prepared: list[tuple[Job, Any]] = []
+        codes: dict[int, int] = {}
 
         def job(settings: DictConfig) -> None:
-            _run_job(settings, run, Path(verdicts))
+            if sweep is not None and _is_plain_sweep():
+                _prepare_job(settings, sweep, prepared, codes)
+            else:
+                _run_job(settings, run, Path(verdicts))
 
         application = hydra_main(version_base="1.3", config_path=str(config_directory()), config_name=root)
         try:
@@ -93,7 +119,40 @@ def run_application(
                 f"the output directory {error.filename} cannot be made ({error.strerror}); "
                 "choose another one with output.directory="
             ) from error
-        return max((int(path.name) for path in Path(verdicts).iterdir()), default=0)
+        if sweep is None or not (prepared or codes):
+            return max((int(path.name) for path in Path(verdicts).iterdir()), default=0)
+    codes |= sweep.run(prepared) if prepared else {}
+    failures = [codes[number] for number in sorted(codes) if codes[number]]
+    return STOPPED if STOPPED in failures else next(iter(failures), 0)
+
+
+def _is_plain_sweep() -> bool:
+    """Whether this is a sweep whose jobs Hydra would run one after another."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    known = HydraConfig.get()
+    return known.mode == RunMode.MULTIRUN and "basic_launcher" in str(known.launcher.get("_target_"))
+
+
+def _prepare_job(
+    settings: DictConfig,
+    sweep: SideBySide[Any],
+    prepared: list[tuple[Job, Any]],
+    codes: dict[int, int],
+) -> None:
+    """A job of a sweep is made ready, or refused in one line."""
+    from hydra.core.hydra_config import HydraConfig
+
+    known = HydraConfig.get()
+    number = int(known.job.num)
+    job = Job(settings, Path(known.runtime.output_dir), f"job {number}: ", quiet=True, number=number)
+    try:
+        prepared.append((job, sweep.prepare(job)))
+    except Exception as error:
+        codes[number] = refuse(error, job.label)
+        with contextlib.suppress(OSError):
+            job.directory.rmdir()
 
 
 def _run_job(settings: DictConfig, run: Callable[[Job], int], verdicts: Path) -> None:
@@ -123,7 +182,7 @@ def refuse(error: Exception, label: str = "") -> int:
     """Print one line on stderr and return the exit code that goes with the error."""
     if os.environ.get("THERMOSIM_DEBUG") == "1" and not isinstance(error, ThermosimError):
         raise error
-    code, text = _explain(error)
+    code, text = explain(error)
     print(f"thermosim: error: {label}{text}", file=sys.stderr, flush=True)
     return code
 
@@ -160,7 +219,8 @@ def progress_bar(wanted: bool) -> Iterator[Callable[[Any], None]]:
         yield show
 
 
-def _explain(error: Exception) -> tuple[int, str]:
+def explain(error: Exception) -> tuple[int, str]:
+    """Exit code and line of an error."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
