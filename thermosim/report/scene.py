@@ -171,6 +171,13 @@ def _view(
     return plotter
 
 
+def _seen(plotter: Any) -> NDArray[np.uint8]:
+    """The picture of a plotter, which is closed: two open ones would hold their buffers at once."""
+    image = np.array(plotter.screenshot(return_img=True), dtype=np.uint8)[..., :3]
+    plotter.close()
+    return image
+
+
 def _thinnest_side(tumors: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
     """Unit vector from the centre of the worst tumour to its thinnest place, a little tilted.
 
@@ -194,22 +201,22 @@ def _paint(source: Path, picture: Path) -> None:
     # Glass is blended in this order: the zone, then the liver around it.
     table.sort(key=lambda row: (row["opacity"] < 1, row["kind"] == "liver"))
     body = [row for row in table if row["kind"] != "needle"] or table
-    panels = [("", _view(table, body, SCENE_SIZE, 1.3, EYE))]
+    panels = [("", _seen(_view(table, body, SCENE_SIZE, 1.3, EYE)))]
     tumors = [row for row in table if row["kind"] == "tumor" and row["values"] is not None]
     tumors = [row for row in tumors if np.isfinite(row["values"]).any()]
     if tumors:
         close = [*tumors, *(row for row in table if row["kind"] in ("needle", "mark"))]
         side = _thinnest_side(tumors)
         title = f"Margin on the tumour,\nseen from its thinnest side ({direction_in_words(side)})"
-        panels.append((title, _view(close, tumors, TUMOR_SIZE, 0.9, side)))
-    images = [np.asarray(plotter.screenshot(return_img=True))[..., :3] for _, plotter in panels]
-    width, height = sum(image.shape[1] for image in images), images[0].shape[0]
+        panels.append((title, _seen(_view(close, tumors, TUMOR_SIZE, 0.9, side))))
+    width, height = sum(image.shape[1] for _, image in panels), panels[0][1].shape[0]
     figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     start = 0
-    for (title, _), image in zip(panels, images, strict=True):
+    for title, image in panels:
         left, span = start / width, image.shape[1] / width
-        figure.add_axes((left, 0, span, 1), frameon=False, xticks=[], yticks=[]).imshow(image, aspect="auto")
+        axes = figure.add_axes((left, 0, span, 1), frameon=False, xticks=[], yticks=[])
+        axes.imshow(image, aspect="auto", interpolation="nearest")  # pixel by pixel
         plate = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}  # needles may pass behind
         figure.text(left + span / 2, 0.92, title, ha="center", fontsize=15, color="#20242a", bbox=plate)
         start += image.shape[1]
