@@ -147,14 +147,17 @@ def _widen_gap(
     of cells that are solid and have no links. In each layer of cells across an axis the faces beside the
     shaft carry that part too, in proportion to what they carry anyway.
     """
-    faces = 0.5 * (centers[region.low] + centers[region.high])
+
+    def middles(of: Index) -> Array:
+        return np.asarray(0.5 * (centers[region.low[of]] + centers[region.high[of]]))
+
     blocked = np.flatnonzero((region.solid[region.low] | region.solid[region.high]) & mine)
-    blocked = blocked[needle.gap(faces[blocked])]
+    blocked = blocked[needle.gap(middles(blocked))]
     if not len(blocked):
         return
     beside = np.minimum(region.distance[region.low], region.distance[region.high])[chosen] < GAP_WIDTH * h
-    beside &= needle.gap(faces[chosen])
-    lost = _face_flux(needle, faces[blocked], region.axis[blocked], h)
+    beside &= needle.gap(middles(chosen))
+    lost = _face_flux(needle, middles(blocked), region.axis[blocked], h)
     layers = [  # one number per axis and layer
         3 * region.index[region.low[of], region.axis[of]] + region.axis[of] for of in (blocked, chosen)
     ]
