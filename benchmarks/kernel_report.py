@@ -220,7 +220,8 @@ sectors of global memory on a grid of {grid} cells. Sectors used: bytes asked fo
 sectors, access by access. Moved: bytes of the sectors over the least. There a sector counts once if the
 launch reads it and once if it writes it: what neighbours in other rows and planes ask for again comes from
 the second cache (three planes of 256² cells of eight fields are 6.3 MB, an A100 has 40 MB); ghost cells,
-tables and sums of rows count. Without a cache: the same with every access of every warp.
+tables and sums of rows count; `prepare_step` reads k in rows on the border alone. Without a cache: the same
+with every access of every warp, those to rows that all share included.
 
 {kernel_table()}
 
