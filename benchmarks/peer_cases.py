@@ -76,7 +76,7 @@ def ablation_peers(setting: Setting) -> Report:
     size = setting.size
     problem = demo_problem(size)
     timed_run(problem, setting)
-    solver, outcome_seconds, _, outcome = timed_run(problem, setting)
+    solver, outcome_seconds, outcome, _ = timed_run(problem, setting)
     ours = {
         "peer": "thermosim",
         "seconds": solver + outcome_seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -200,6 +201,22 @@ def test_the_capsule_is_the_livers_surface_not_the_boxs():
     everywhere = margin_of(box_result(0.017, liver_mask=x < -0.012))
     assert everywhere.near_capsule.all()
     assert everywhere.without_capsule is None
+
+
+def test_a_tumours_surroundings_are_remembered_with_its_anatomy_alone():
+    """Runs on one anatomy find what each finds alone; another anatomy has its own."""
+    x = synthetic.cell_points(Grid.box((0.0, 0.0, 0.0), (50, 50, 50), 1e-3))[..., 0]
+    wide, narrow = (box_result(radius, liver_mask=x < 0.011) for radius in (0.0155, 0.009))
+    shared = [margin_of(replace(run, anatomy=wide.anatomy)) for run in (wide, narrow)]
+    for one, alone in zip(shared, (margin_of(wide), margin_of(narrow)), strict=True):
+        assert np.array_equal(one.margin, alone.margin)
+        assert np.array_equal(one.near_capsule, alone.near_capsule)
+        assert one.shell_coverage == alone.shell_coverage
+        assert one.coverage == alone.coverage
+    assert shared[0].coverage > shared[1].coverage
+    elsewhere = replace(wide.anatomy, liver_mask=x < 0.02)
+    assert not margin_of(replace(wide, anatomy=elsewhere)).near_capsule.all()
+    assert margin_of(replace(wide, anatomy=elsewhere)).near_capsule.sum() < shared[0].near_capsule.sum()
 
 
 def test_no_ablation_never_passes_for_success():

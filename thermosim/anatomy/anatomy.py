@@ -79,9 +79,9 @@ class WhenAsked(Mapping[str, TriangleSurface]):
         return len(self._makers)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Anatomy:
-    """Structures on the computing grid.
+    """Structures on the computing grid; each is equal to itself alone.
 
     `labels` uint8 of the grid's shape, each value the `label` of one of `structures` (0 is always
     the background). Vessels thinner than the threshold are not labelled: they count as perfusion

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,56 +29,64 @@ class Coverage:
     shells: dict[int, float]
 
 
-def coverage(
-    tumor: TriangleSurface,
-    zone: LevelSet | None,
-    liver: LevelSet | None,
-    blood: list[LevelSet],
-    spacing: float,
-    shells_mm: tuple[int, ...] = (5, 6, 10),
-) -> Coverage:
-    """Residual share of a tumour, and the ablated share of the shells around it inside the liver.
+class Surroundings:
+    """A tumour and the shells around it, made ready to be compared with ablation zones.
 
     Volumes are sums over a lattice around the tumour, as fine as the grid where that needs at most
     250 000 cells. A cell cut by one surface counts by the plane through it; one cut by several by
-    3³ points in it. A shell without any liver in it is taken whole.
+    3³ points in it. Shells lie inside the liver; one without any liver in it is taken whole.
 
     Parameters
     ----------
-    tumor : closed surface. zone : dead tissue, None for none. liver : None for no capsule near.
-    blood : open vessels. spacing : of the grid [m].
+    tumor : closed surface. liver : None for no capsule near. blood : open vessels.
+    spacing : of the grid [m].
     """
-    lattice = _lattice(tumor, spacing, 1e-3 * max(shells_mm))
-    step = lattice.spacing[0]
-    outer = 1e-3 * max(shells_mm)
-    distance = tumor_distance(tumor, lattice, outer + 2.0 * step)
-    cells = np.nonzero(distance.ravel() < outer + step)[0]
-    planes = _Planes(lattice, cells)
-    tumor_plane = planes.of(distance)
-    liver_plane = None if liver is None else planes.of(liver.on(lattice))
-    blood_planes = [planes.of(b.on(lattice)) for b in blood]
-    zone_plane = None if zone is None else planes.of(zone.on(lattice))
 
-    inside_tumor = _Shape([(-1.0, 0.0, tumor_plane)])
-    tumor_volume = inside_tumor.volume(planes)
-    tissue = [(-1.0, 0.0, b) for b in blood_planes]
-    dead = [] if zone_plane is None else [(1.0, 0.0, zone_plane)]
-    if zone_plane is None or tumor_volume == 0.0:
+    def __init__(
+        self,
+        tumor: TriangleSurface,
+        liver: LevelSet | None,
+        blood: Sequence[LevelSet],
+        spacing: float,
+        shells_mm: tuple[int, ...] = (5, 6, 10),
+    ) -> None:
+        outer = 1e-3 * max(shells_mm)
+        self._lattice = _lattice(tumor, spacing, outer)
+        step = self._lattice.spacing[0]
+        distance = tumor_distance(tumor, self._lattice, outer + 2.0 * step)
+        cells = np.nonzero(distance.ravel() < outer + step)[0]
+        self._planes = planes = _Planes(self._lattice, cells)
+        beside = planes.of(distance)
+        tissue = [(-1.0, 0.0, planes.of(one.on(self._lattice))) for one in blood]
+        self._tumor = _Shape([(-1.0, 0.0, beside)])
+        self._tumor_volume = self._tumor.volume(planes)
+        self._tumor_tissue = _Shape([*self._tumor.sides, *tissue])
+        within = [] if liver is None else [(1.0, 0.0, planes.of(liver.on(self._lattice)))]
+        self._shells: dict[int, tuple[_Shape, float]] = {}
+        for millimetres in shells_mm:
+            shell = [(1.0, 0.0, beside), (-1.0, 1e-3 * millimetres, beside)]
+            whole = _Shape([*shell, *within, *tissue])
+            volume = whole.volume(planes)
+            if volume <= 0.0:
+                whole = _Shape([*shell, *tissue])
+                volume = whole.volume(planes)
+            self._shells[millimetres] = whole, volume
+
+    def coverage(self, zone: LevelSet | None) -> Coverage:
+        """What a zone of dead tissue, None for none, leaves of the tumour and covers of the shells."""
+        if zone is None:
+            return Coverage(1.0, dict.fromkeys(self._shells, 0.0))
+        planes = self._planes
+        edge = planes.of(zone.on(self._lattice))
         residual = 1.0
-    else:
-        alive = [(-1.0, 0.0, zone_plane)]
-        residual = _Shape([(-1.0, 0.0, tumor_plane), *alive, *tissue]).volume(planes) / tumor_volume
-    shells = {}
-    for millimetres in shells_mm:
-        shell = [(1.0, 0.0, tumor_plane), (-1.0, 1e-3 * millimetres, tumor_plane)]
-        whole = shell if liver_plane is None else [*shell, (1.0, 0.0, liver_plane)]
-        total = _Shape([*whole, *tissue]).volume(planes)
-        if total <= 0.0:
-            whole = shell
-            total = _Shape([*whole, *tissue]).volume(planes)
-        hit = _Shape([*whole, *tissue, *dead]).volume(planes) if dead else 0.0
-        shells[millimetres] = min(hit / total, 1.0) if total > 0 else 0.0
-    return Coverage(float(min(max(residual, 0.0), 1.0)), shells)
+        if self._tumor_volume > 0.0:
+            alive = _Shape([*self._tumor_tissue.sides, (-1.0, 0.0, edge)])
+            residual = alive.volume(planes) / self._tumor_volume
+        shells = {}
+        for millimetres, (whole, volume) in self._shells.items():
+            hit = _Shape([*whole.sides, (1.0, 0.0, edge)]).volume(planes)
+            shells[millimetres] = min(hit / volume, 1.0) if volume > 0.0 else 0.0
+        return Coverage(float(min(max(residual, 0.0), 1.0)), shells)
 
 
 Plane = tuple[NDArray[np.float64], NDArray[np.float64]]

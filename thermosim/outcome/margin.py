@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -9,7 +13,7 @@ from scipy import ndimage
 from thermosim.anatomy.anatomy import Anatomy, TriangleSurface
 from thermosim.anatomy.grid import Grid
 from thermosim.errors import InputError
-from thermosim.outcome.coverage import coverage
+from thermosim.outcome.coverage import Surroundings
 from thermosim.outcome.level_set import (
     LevelSet,
     Region,
@@ -92,6 +96,65 @@ def tumor_margin(
     ------
     InputError : no such tumour, or its surface encloses nothing.
     """
+    return margin_at(_site_in(anatomy, name), zone, zone_surface)
+
+
+@dataclass(frozen=True)
+class TumorSite:
+    """A tumour and its surroundings: all that the margin needs to know before there is a zone.
+
+    `surface`: closed, of triangles as small as the margin wants to be known; `volume` inside it [m³];
+    `near_capsule`, `counted` (n_vertices,): within 5 mm of the liver's capsule, and with weight.
+    """
+
+    name: str
+    surface: TriangleSurface
+    volume: float
+    near_capsule: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
+    surroundings: Surroundings
+
+
+def tumor_site(
+    name: str,
+    surface: TriangleSurface,
+    volume: float,
+    liver: LevelSet | None,
+    spacing: float,
+    in_blood: NDArray[np.bool_] | None = None,
+    blood: Sequence[LevelSet] = (),
+) -> TumorSite:
+    """A tumour's surface and what lies around it.
+
+    Parameters
+    ----------
+    surface, volume : see `TumorSite`. liver : near the tumour, None for no capsule there.
+    spacing : of the cells for volumes, at least [m].
+    in_blood : (n_vertices,) vertices that do not count. blood : open vessels.
+    """
+    return TumorSite(
+        name,
+        surface,
+        volume,
+        _near_capsule(surface.points, liver),
+        np.ones(len(surface.points), dtype=bool) if in_blood is None or in_blood.all() else ~in_blood,
+        Surroundings(surface, liver, blood, spacing),
+    )
+
+
+_sites: WeakKeyDictionary[Anatomy, dict[str, TumorSite]] = WeakKeyDictionary()
+"""Sites of the tumours of anatomies that are still in use: cases of a sweep share them."""
+
+
+def _site_in(anatomy: Anatomy, name: str) -> TumorSite:
+    """The site of a tumour of `anatomy`, made once."""
+    known = _sites.setdefault(anatomy, {})
+    if name not in known:
+        known[name] = _made_site(anatomy, name)
+    return known[name]
+
+
+def _made_site(anatomy: Anatomy, name: str) -> TumorSite:
     if name not in anatomy.tumor_surfaces:
         raise InputError(f"no tumour {name!r}; there are {', '.join(anatomy.tumor_surfaces) or 'none'}")
     original = anatomy.tumor_surfaces[name]
@@ -105,12 +168,10 @@ def tumor_margin(
     surface = with_edge_length(original, spacing, MAXIMUM_VERTICES)
     region = region_of_points(anatomy.grid, surface.points, LIVER_REACH)
     liver = None if region is None else liver_level_set(anatomy.liver_mask, anatomy.grid, region)
-    return margin_of_surface(
+    return tumor_site(
         name,
         surface,
         volume,
-        zone,
-        zone_surface,
         liver,
         spacing,
         in_blood=in_open_vessel(anatomy, surface.points),
@@ -118,42 +179,28 @@ def tumor_margin(
     )
 
 
-def margin_of_surface(
-    name: str,
-    surface: TriangleSurface,
-    volume: float,
-    zone: LevelSet | None,
-    zone_surface: TriangleSurface | None,
-    liver: LevelSet | None,
-    spacing: float,
-    in_blood: NDArray[np.bool_] | None = None,
-    blood: list[LevelSet] | None = None,
+def margin_at(
+    site: TumorSite, zone: LevelSet | None, zone_surface: TriangleSurface | None = None
 ) -> TumorMargin:
     """The ablative margin at the vertices of a tumour's surface, and what follows from it.
 
-    Parameters
-    ----------
-    surface : closed, of triangles as small as the margin wants to be known. volume : inside it [m³].
-    zone : dead tissue, None for none. zone_surface : its surface if the caller has it already.
-    liver : near the tumour, None for no capsule there. spacing : of the cells for volumes, at least [m].
-    in_blood : (n_vertices,) vertices that do not count. blood : open vessels.
+    `zone` : dead tissue, None for none. `zone_surface` : its surface if the caller has it already.
     """
+    surface, counted = site.surface, site.counted
     margin = margin_between(surface.points, zone, zone_surface)
-    near_capsule = _near_capsule(surface.points, liver)
-    counted = np.ones(len(margin), dtype=bool) if in_blood is None or in_blood.all() else ~in_blood
     thinnest = int(np.argmin(np.where(counted, margin, np.inf)))
-    covered = coverage(surface, zone, liver, blood or [], spacing)
+    covered = site.surroundings.coverage(zone)
     return TumorMargin(
-        name=name,
-        volume=volume,
+        name=site.name,
+        volume=site.volume,
         surface=surface,
         margin=margin,
-        near_capsule=near_capsule,
+        near_capsule=site.near_capsule.copy(),
         all_around=_required(margin_statistics(surface, margin, counted)),
-        without_capsule=margin_statistics(surface, margin, counted & ~near_capsule),
+        without_capsule=margin_statistics(surface, margin, counted & ~site.near_capsule),
         thinnest_point=surface.points[thinnest].copy(),
         shell_coverage=covered.shells,
-        residual_volume=covered.residual * volume,
+        residual_volume=covered.residual * site.volume,
         coverage=1.0 - covered.residual,
     )
 

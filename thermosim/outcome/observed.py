@@ -19,7 +19,7 @@ from thermosim.outcome.level_set import (
     even_level_set,
     region_of_points,
 )
-from thermosim.outcome.margin import LIVER_REACH, MAXIMUM_VERTICES, liver_level_set, margin_of_surface
+from thermosim.outcome.margin import LIVER_REACH, MAXIMUM_VERTICES, liver_level_set, margin_at, tumor_site
 from thermosim.outcome.results import TumorMargin
 from thermosim.outcome.surface import extract_surface, moments, triangle_areas
 
@@ -128,15 +128,8 @@ def observed_margin(
         mask, grid = liver
         region = region_of_points(grid, tumor.surface.points, LIVER_REACH + max(grid.spacing))
         near = None if region is None else liver_level_set(mask, grid, region)
-    return margin_of_surface(
-        name,
-        tumor.surface,
-        tumor.volume,
-        None if zone is None else zone.level,
-        None if zone is None else zone.surface,
-        near,
-        min(tumor.level.grid.spacing),
-    )
+    site = tumor_site(name, tumor.surface, tumor.volume, near, min(tumor.level.grid.spacing))
+    return margin_at(site, None if zone is None else zone.level, None if zone is None else zone.surface)
 
 
 def observed_shapes(
