@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thermosim.anatomy.anatomy import TriangleSurface
-from thermosim.anatomy.dicom_series import series_geometry
 from thermosim.config import OutputConfig
 from thermosim.errors import InputError
 from thermosim.outcome.criteria import zone_level_set
 from thermosim.outcome.results import Outcome
-from thermosim.report.dicom_seg import MASS, NECROSIS, SegmentSource, write_segmentation
 from thermosim.report.generator_log import GeneratorLog
 from thermosim.report.hdf5 import write_result
 from thermosim.report.html import write_report
@@ -139,6 +137,10 @@ def _write_dicom(
     path: Path, result: SimulationResult, outcome: Outcome, config: dict[str, Any], options: OutputConfig
 ) -> bool:
     """The zone of the chosen criterion and the tumours over the patient's series."""
+    # Libraries of DICOM take long to load: for those who have a series.
+    from thermosim.anatomy.dicom_series import series_geometry
+    from thermosim.report.dicom_seg import MASS, NECROSIS, SegmentSource, write_segmentation
+
     geometry = series_geometry(Path(options.dicom_source_directory or "").expanduser())
     zone = zone_level_set(result, outcome.criterion, damage_of(config))
     segments = [] if zone is None else [SegmentSource("Ablation zone", NECROSIS, zone)]
