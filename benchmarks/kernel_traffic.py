@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from thermosim.backends.base import KernelSignature, Layout, kernel_signatures
+from thermosim.physics.bioheat import EVERY_SIDE
 from thermosim.resources import kernel_directory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -56,11 +57,13 @@ def arguments_for(backend: Any, signature: KernelSignature, layout: Layout) -> t
         elif c_type == "unsigned char*":
             found.append(backend.field(layout, 0, "uint8"))
         elif c_type == "double*":
-            found.append(backend.full(8 * layout.n_rows, 0.0, "float64"))
+            found.append(backend.full(16 * layout.n_rows, 0.0, "float64"))
         elif c_type == "float*" and (is_table(signature, name) or name == "scheme"):
             found.append(backend.full(4, 1.0, "float32"))
         elif c_type == "float*":
             found.append(backend.field(other if fine else layout, 1.0))
+        elif name == "sides":
+            found.append(np.int32(EVERY_SIDE))
         elif c_type == "int":
             found.append(np.int32(place[name.removeprefix("fine_")] if name.startswith("fine_") else 1))
         else:

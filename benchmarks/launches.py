@@ -18,7 +18,7 @@ from typing import Any
 
 from measure import wait_for
 
-from thermosim.backends.base import Backend, Call, KernelSignature, Layout
+from thermosim.backends.base import Backend, Call, KernelSignature
 from thermosim.backends.cpu_program import CpuProgram
 from thermosim.resources import kernel_directory
 
@@ -77,8 +77,11 @@ def program_bytes_per_cell(calls: Sequence[Call], shape: tuple[int, int, int]) -
 def _moved(
     launches: Sequence[tuple[KernelSignature, Sequence[Any]]], shape: tuple[int, int, int]
 ) -> float | None:
-    """Bytes per cell of launches that share a cache; None where one works on fields of another grid."""
-    whole = Layout(shape).size
+    """Bytes per cell of launches that share a cache; None where one works on fields of another grid.
+
+    A launch may work on a part of its fields: then only that is moved.
+    """
+    size = None
     read: dict[int, int] = {}  # an array given twice is moved once
     written: dict[int, int] = {}
     for signature, arguments in launches:
@@ -86,7 +89,8 @@ def _moved(
         for (_, parameter), value in zip(signature.parameters, arguments[6:], strict=True):
             if not value.ndim or value.size < shape[0] * shape[1] * shape[2]:
                 continue
-            if value.size != whole:
+            size = value.size if size is None else size
+            if value.size != size:
                 return None
             place = _address(value)
             if kinds[parameter].reads and place not in written:

@@ -142,13 +142,12 @@ def row_of(problem: Problem, backend: Backend, variant: Variant) -> dict[str, An
     finally:
         undo()
     outcome = assess(result, problem.damage)
-    cells = problem.anatomy.labels.size
     found = {
         "name": variant.name,
         "overrides": list(variant.overrides),
         "solver_seconds": result.run.solver_seconds,
         "time_steps": result.run.time_steps,
-        "heat_evaluations": result.run.cell_updates // cells,
+        "heat_evaluations": result.run.heat_evaluations,
         "potential_solves": result.run.potential_solves,
         "potential_iterations": result.run.potential_iterations,
         "zone_volume_ml": 1e6 * outcome.zones[outcome.criterion].volume,

@@ -71,7 +71,7 @@ def what_was_computed(problem: Problem, result: SimulationResult, outcome: Outco
     return {
         "cells": cells,
         "time_steps": result.run.time_steps,
-        "heat_evaluations": result.run.cell_updates // cells,
+        "heat_evaluations": result.run.heat_evaluations,
         "potential_solves": result.run.potential_solves,
         "potential_iterations": result.run.potential_iterations,
         "potential_tolerance": problem.solver.potential_tolerance,

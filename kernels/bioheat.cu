@@ -10,16 +10,30 @@
 // faces, so that the link to them has the half-cell conductance 2k.
 #include "laws.h"
 
-// 2 k (T − T_border) [W/m] over a row's faces on the border: `faces` along each cell, and one at either end.
-DEVICE float border_flow(Index row, int nz, float faces, const float* T, const float* k, float border) {
+// Bits of `sides`: which sides of a box of cells lie on the faces of the whole grid.
+constexpr int X_LOW = 1, X_HIGH = 2, Y_LOW = 4, Y_HIGH = 8, Z_LOW = 16, Z_HIGH = 32;
+
+DEVICE float one_if(bool condition) { return condition ? 1.0f : 0.0f; }
+
+// 2 k (T − T_border) [W/m] over a row's faces on the border: `faces` along each cell, and those at its ends.
+DEVICE float border_flow(Index row, int nz, float faces, int sides, const float* T, const float* k,
+                         float border) {
   const Index last = row + nz - 1;
   row_barrier();  // all lanes read the row's ends, whose own lanes write k before and after
   float flow = 0.0f;
   if (faces > 0.0f)
     FOR_EACH_IN_ROW(p, reduction(+ : flow)) flow += faces * k[p] * (T[p] - border);
-  const float ends = k[row] * (T[row] - border) + k[last] * (T[last] - border);
+  const float ends = one_if(sides & Z_LOW) * k[row] * (T[row] - border) +
+                     one_if(sides & Z_HIGH) * k[last] * (T[last] - border);
   row_barrier();
   return 2.0f * (row_sum(flow) + ends);
+}
+
+// Largest |T(p) − T(p + step)| along a row.
+DEVICE float largest_change(Index row, int nz, Index step, const float* T) {
+  float largest = 0.0f;
+  FOR_EACH_IN_ROW(p, reduction(max : largest)) largest = larger(largest, fabsf(T[p] - T[p + step]));
+  return row_max(largest);
 }
 
 // Per step: k(T) of every cell, and W as perfusion stops, both of the middle of the coming step, where u
@@ -30,12 +44,15 @@ DEVICE float border_flow(Index row, int nz, float faces, const float* T, const f
 // Row sums of W (T − T_a) with the new W and T of now, row maxima of T, rows' counts of broken values, row
 // sums of W (T − T_a) with the W of the step that ended, and of 2 k (T − T_border) over the cells' faces on the
 // box's border with the new k and with that of the step that ended. `all_rows`: still rows are computed too.
+// The box may be a part of the grid, of which only the `sides` so marked are on the border. At the others, the
+// rim, T is compared with T `rim_cells` inside: row maxima of the change along the row, and at its two ends.
 KERNEL prepare_step(GRID_PARAMETERS, const float* T, const float* u, const float* u_before,
                     float ahead, float reference, const unsigned char* label, const float* latent,
                     float boiling, float boiling_width, const float* k_37, const float* slope,
                     const float* W_37, int shutdown, const float* damage, const float* alive,
                     float half_step, float d0, float d1, float d2, float baseline, float threshold,
-                    float arterial, float border, int all_rows, float* k, float* W, double* rows) {
+                    float arterial, float border, int all_rows, int sides, int rim_cells, float* k,
+                    float* W, double* rows) {
   const int n = nx * ny;
   for_each_row(GRID, [=](Index row, int index) INLINE {
     float hottest = -1.0e30f, coldest = 1.0e30f, hurt = 0.0f, broken = 0.0f, ended = 0.0f;
@@ -49,8 +66,10 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, const float* u, const float
       broken += t - t == 0.0f ? 0.0f : 1.0f;
     }
     const int i = index / ny, j = index % ny;
-    const float faces = (float)((i == 0) + (i == nx - 1) + (j == 0) + (j == ny - 1));
-    const float lost_ended = border_flow(row, nz, faces, T, k, border);
+    const bool x_low = i == 0, x_high = i == nx - 1, y_low = j == 0, y_high = j == ny - 1;
+    const float faces = one_if(x_low && sides & X_LOW) + one_if(x_high && sides & X_HIGH) +
+                        one_if(y_low && sides & Y_LOW) + one_if(y_high && sides & Y_HIGH);
+    const float lost_ended = border_flow(row, nz, faces, sides, T, k, border);
     float carried = ended;
     if (row_any(all_rows || hottest > STILL_WARMTH || coldest < -STILL_WARMTH ||
                 hurt > baseline + STILL_DAMAGE)) {
@@ -78,8 +97,17 @@ KERNEL prepare_step(GRID_PARAMETERS, const float* T, const float* u, const float
     store(rows + n + index, row_max(hottest));
     store(rows + 2 * n + index, row_sum(broken));
     store(rows + 3 * n + index, row_sum(ended));
-    store(rows + 4 * n + index, border_flow(row, nz, faces, T, k, border));
+    store(rows + 4 * n + index, border_flow(row, nz, faces, sides, T, k, border));
     store(rows + 5 * n + index, lost_ended);
+    const Index in_x = (Index)rim_cells * sx, in_y = (Index)rim_cells * sy, last = row + nz - 1;
+    float rim = 0.0f;
+    if (x_low && !(sides & X_LOW)) rim = larger(rim, largest_change(row, nz, in_x, T));
+    if (x_high && !(sides & X_HIGH)) rim = larger(rim, largest_change(row, nz, -in_x, T));
+    if (y_low && !(sides & Y_LOW)) rim = larger(rim, largest_change(row, nz, in_y, T));
+    if (y_high && !(sides & Y_HIGH)) rim = larger(rim, largest_change(row, nz, -in_y, T));
+    store(rows + 6 * n + index, rim);
+    store(rows + 7 * n + index, sides & Z_LOW ? 0.0f : fabsf(T[row] - T[row + rim_cells]));
+    store(rows + 8 * n + index, sides & Z_HIGH ? 0.0f : fabsf(T[last] - T[last - rim_cells]));
   });
 }
 
@@ -188,6 +216,19 @@ KERNEL seeming_wall(int n, const int* cell, const float* coolant, const float* h
   });
 }
 
+// Temperature of links that lead over the rim of a box to cells `beyond` without conduction, by the solution of
+// `advance_without_conduction`, twice: for the books and for the cells beside.
+KERNEL temperature_beyond(int n, const int* beyond, const unsigned char* label,
+                          const float* u, const float* q, const float* decay, const float* gain,
+                          const float* offset, float* temperature, float* wall_temperature) {
+  for_each_entry(n, [=](int e) INLINE {
+    const int p = beyond[e], l = label[p];
+    const float now = decay[l] * u[p] + gain[l] * q[p] + offset[l];
+    temperature[e] = now;
+    wall_temperature[e] = now;
+  });
+}
+
 // Adds to a stage what flows from walls into the cells beside them. The first stage corrects L0 too.
 KERNEL add_walls(int n, const int* cell, const float* strength, const float* drive, const float* T,
                  const float* k, const float* inverse_capacity, float inverse_h2, const float* scheme,
@@ -215,6 +256,33 @@ KERNEL book_walls(int n, const int* cell, const float* factor, const float* temp
     const double last = is_first ? 0.0 : booked[e], before = is_first ? 0.0 : booked_before[e];
     booked[e] = mu * last + nu * before + step * flow + step0 * first_flow[e];
     booked_before[e] = last;
+  });
+}
+
+// Cells without conduction, over Δt seconds in which the power p(t) scales q: ρc du/dt = p q + q_m + W (T_a − u)
+// with constant W is integrated exactly, u' = decay u + gain q + offset, with three numbers per label that the
+// host finds (physics/far_field.py). Row sums of the heat [J/m³] that blood carried away, what came in less
+// what stayed, with `energy` = ∫ p dt; row maxima of |u'|. Cells without capacity keep u.
+KERNEL advance_without_conduction(GRID_PARAMETERS, const float* u_old, const float* q,
+                                  const unsigned char* label, const float* decay, const float* gain,
+                                  const float* offset, const float* capacity,
+                                  const float* metabolic_energy, float energy, float* u,
+                                  double* rows) {
+  const int n = nx * ny;
+  for_each_row(GRID, [=](Index row, int index) INLINE {
+    double carried = 0.0;
+    float largest = 0.0f;
+    FOR_EACH_IN_ROW(p, reduction(+ : carried) reduction(max : largest)) {
+      const int l = label[p];
+      const float old = u_old[p];
+      const float now = decay[l] * old + gain[l] * q[p] + offset[l];
+      const float given = capacity[l] > 0.0f ? energy * q[p] + metabolic_energy[l] : 0.0f;
+      carried += (double)given - (double)capacity[l] * (double)(now - old);
+      largest = larger(largest, fabsf(now));
+      u[p] = now;
+    }
+    store(rows + index, row_sum(carried));
+    store(rows + n + index, row_max(largest));
   });
 }
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from thermosim.backends.base import Backend, Layout
 from thermosim.numerics.workspace import Workspace
-from thermosim.physics.bioheat import Bioheat, ThermalLaw, ThermalWall
+from thermosim.physics.bioheat import Bioheat, ThermalLaw
+from thermosim.physics.wall_links import ThermalWall
 
 
 class HeatBox:

@@ -49,13 +49,14 @@ class Ledger:
         needles = self.walls.get("needles", 0.0)
         vessels = sum(heat for name, heat in self.walls.items() if name.startswith("vessel:"))
         faces = self.faces + self.walls.get("exterior", 0.0)
-        found = stored - self.displaced + self.perfusion + vessels + self.blood_heating + needles + faces
+        perfusion = self.perfusion + self.walls.get("rim", 0.0)
+        found = stored - self.displaced + perfusion + vessels + self.blood_heating + needles + faces
         given = self.electrical + self.metabolic
         scale = max(abs(given), abs(stored), 1e-9)
         return EnergyAudit(
             electrical=self.electrical,
             stored=stored - self.displaced,
-            perfusion=self.perfusion,
+            perfusion=perfusion,
             vessels=vessels + self.blood_heating,
             cooled_needles=needles,
             faces=faces,

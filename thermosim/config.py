@@ -365,6 +365,7 @@ class SolverConfig:
     maximum_iterations: int = 60
     maximum_time_step: float = 10.0  # s
     maximum_temperature_rise: float = 4.0  # K per time step
+    active_box: bool = True  # heat and death step by step only around the needles, beyond at longer intervals
     report_interval: float = 5.0  # s between entries of the traces
     checkpoint_interval_min: float = 2.0  # simulated minutes between checkpoints
     memory_limit_gb: float | None = None  # None: what the machine has free

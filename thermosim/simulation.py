@@ -251,6 +251,7 @@ class Simulation:
         """One time step: read the tissue, set the generator, heat, count the dead."""
         treatment, clock = self.treatment, self.clock
         self._close_step()
+        self._watch_far_field()
         self._set_drive()
         while self._ends_early():  # what follows begins at this moment
             self._set_drive()
@@ -264,6 +265,7 @@ class Simulation:
         in_blood = growth * self.power_scale * self.heat_power[1]
         treatment.cool_needle_heat(growth * self.power_scale)
         treatment.follow_blood(growth * self.power_scale, step)
+        treatment.far_field.lead_rim(treatment.heat, growth * self.power_scale, step)
         boiled = treatment.temperature is not treatment.enthalpy
         boils = self._hottest > treatment.thermal_law.boiling - 2.0 * clock.maximum_rise
         treatment.enthalpy, treatment.temperature, before = treatment.bioheat.advance(
@@ -275,9 +277,10 @@ class Simulation:
             treatment.explicit_limit,
             boils=boils,
         )
+        treatment.far_field.pass_time(growth * self.power_scale, step)
         treatment.book_blood(step)
         change = treatment.damage_models.advance(
-            treatment.damage, before, treatment.temperature, step, boils or boiled
+            treatment.damage, before, treatment.temperature, step, boils or boiled, treatment.window.layout
         )
         clock.learn(step, change)
         self.unread_change += change
@@ -348,6 +351,25 @@ class Simulation:
             )
         self._reading, self._pending = reading, None
 
+    def _watch_far_field(self) -> None:
+        """Look beyond the window from time to time, and widen it where heat has come near its rim."""
+        treatment, far_field = self.treatment, self.treatment.far_field
+        assert self._reading is not None
+        sides = treatment.window.inner_sides if far_field.is_too_warm else self._reading.short_sides
+        if not (sides or far_field.is_due):
+            return
+        self._bring_up_to_date()
+        if sides:
+            far_field.widen(sides, treatment.enthalpy, treatment.workspace.first)
+            self._close_step()
+        if treatment.potential is not None and self.heat_pattern is not None:
+            far_field.weigh(treatment.potential, treatment.heat)
+
+    def _bring_up_to_date(self) -> None:
+        """Advance the tissue beyond the window to this moment."""
+        treatment = self.treatment
+        self.ledger.perfusion += treatment.far_field.bring_up_to_date(treatment.enthalpy, treatment.heat)
+
     # ------------------------------------------------------------------ generator and potential
 
     def _enter_segment(self) -> None:
@@ -406,6 +428,7 @@ class Simulation:
             change()
             return
         self._close_step()
+        self._bring_up_to_date()
         stored = bioheat.stored_heat(treatment.enthalpy)
         change()
         self.step_before = None
@@ -478,12 +501,23 @@ class Simulation:
         boils = self._hottest > treatment.thermal_law.boiling
         if self.unread_change < self._unread_limit and not boils:
             return False
-        self.conductance_factor, error = treatment.potential.drift(
-            treatment.temperature, treatment.heat, self.conductance_factor, self._heating_time
-        )
+        self.conductance_factor, error = self._drift(self.conductance_factor)
         self.unread_change = 0.0
         tolerance = self.solver.resolve_tolerance
         return error > tolerance or tolerance == 0.0  # 0: at every step, float32 sums see no less than 3e-4
+
+    def _drift(self, expected: float = 1.0) -> tuple[float, float]:
+        """How conductance and field have changed since the last solve, see `ElectricPotential.drift`."""
+        treatment = self.treatment
+        assert treatment.potential is not None
+        return treatment.potential.drift(
+            treatment.temperature,
+            treatment.heat,
+            expected,
+            self._heating_time,
+            treatment.window.layout,
+            treatment.far_field.drift,
+        )
 
     def _pause_ends(self) -> bool:
         """Whether the generator, now silent, may change its output at this moment."""
@@ -566,15 +600,15 @@ class Simulation:
         treatment, outlook = self.treatment, self._outlook
         potential = treatment.potential
         assert potential is not None
+        self._bring_up_to_date()
+        treatment.far_field.conductances_are_new()
         leads = self.step_before is not None and self.heat_pattern is not None and not self._pause_ends()
         self.step_before = None  # the solver overwrites what the outlook is made of
         if leads:
             ahead = treatment.workspace.third
             treatment.bioheat.temperature_ahead(treatment.enthalpy, outlook, ahead)
             potential.update_conductances(ahead, treatment.heat, self._heating_time)
-            factor, error = potential.drift(
-                treatment.temperature, treatment.heat, heating_time=self._heating_time
-            )
+            factor, error = self._drift()
             if error <= max(self.solver.resolve_tolerance, LARGEST_LEAD):
                 self.solved_for = self.clock.time + outlook.seconds
                 return factor
@@ -591,9 +625,11 @@ class Simulation:
             assert treatment.potential is not None
             assert self.circuit is not None
             scratch, pattern = treatment.workspace.first, self.solved_pattern
+            self._bring_up_to_date()  # with the heat field that has acted so far
             self.heat_power = treatment.potential.joule_heating(pattern, scratch, treatment.heat)
             self.heat_pattern = pattern
             treatment.learn_needle_heat(pattern, scratch)
+            treatment.far_field.weigh(treatment.potential, treatment.heat)
             given = float(pattern @ self.circuit.admittance @ pattern)
             error = abs(self.heat_power[0] - given) / given
             self.worst_power_error = max(self.worst_power_error, error)
@@ -664,17 +700,18 @@ class Simulation:
                 "cem43": (damage.dose, config.cem43_threshold),
                 "three_state": (damage.dead, config.three_state_threshold),
             }[criterion]
-        cells = treatment.damage_models.dead_cells(field_, treatment.bioheat.conductivity, threshold)
+        k, box = treatment.bioheat.conductivity, treatment.window.layout
+        cells = treatment.damage_models.dead_cells(field_, k, threshold, box)
         return cells * treatment.spacing**3
 
     def _progress(self) -> Progress:
-        updates = self.treatment.bioheat.evaluations * self.treatment.layout.n_cells
         power = self.drive.total_power if self.drive is not None and self.drive.on else 0.0
-        rate = updates / max(self.solver_seconds, 1e-9)
+        rate = self.treatment.bioheat.cell_updates / max(self.solver_seconds, 1e-9)
         return Progress(self.clock.time, self.protocol.duration, self._hottest, power, rate)
 
     def result(self) -> SimulationResult:
         """Everything in host memory."""
+        self._bring_up_to_date()
         treatment, bioheat = self.treatment, self.treatment.bioheat
         potential = treatment.potential
         assert potential is not None
@@ -685,7 +722,7 @@ class Simulation:
         if len(self.last_voltages) == len(potential.fields):
             potential.superpose(self.last_voltages, volts)
         electric_potential = treatment.host(volts)
-        counts = (potential.solves, potential.iterations, bioheat.evaluations)
+        counts = (potential.solves, potential.iterations, bioheat.cell_updates, bioheat.evaluations)
         del volts, bioheat, potential
         treatment.show_blood()
         treatment.release()  # the results are copies: make room for them
@@ -710,7 +747,7 @@ class Simulation:
                 device=self.backend.device,
                 kernel_digest=self.backend.kernel_digest,
                 solver_seconds=self.solver_seconds,
-                cell_updates=counts[2] * treatment.layout.n_cells,
+                cell_updates=counts[2],
                 time_steps=self.n_steps,
                 potential_solves=counts[0],
                 potential_iterations=counts[1],
@@ -718,6 +755,7 @@ class Simulation:
                 potential_residual=residual,
                 potential_error=self.worst_field_error,
                 floating_current=self.worst_floating_current,
+                heat_evaluations=counts[3],
             ),
             initial_impedance=self.initial_impedance,
             final_impedance=self.final_impedance,
@@ -838,9 +876,12 @@ class Simulation:
             "last_place": potential.solved.last_place,
             "all_rows": self.treatment.bioheat.all_rows,
             "boils": self.treatment.temperature is not self.treatment.enthalpy,
-            "counts": [potential.solves, potential.iterations, self.treatment.bioheat.evaluations],
+            "counts": [potential.solves, potential.iterations],
+            "heat_counts": [self.treatment.bioheat.evaluations, self.treatment.bioheat.cell_updates],
+            "far_field": self.treatment.far_field.state(),
             "arrays": {name: None if a is None else a.tolist() for name, a in arrays.items()},
         }
+        self.treatment.far_field.show(self.treatment.enthalpy)
         checkpoints.save(path, _OnHost(self.treatment, self._fields()), state, self._fingerprint())
 
     def restore(self, path: Path) -> None:
@@ -879,6 +920,8 @@ class Simulation:
         for name, target in self._fields().items():
             values = self.backend.asarray(fields[name], "float32")
             treatment.layout.interior(target)[:] = values
+        treatment.far_field.restore(state["far_field"])
+        treatment.far_field.take(treatment.enthalpy)
         treatment.bioheat.all_rows = bool(state["all_rows"])
         arrays = {n: None if a is None else np.asarray(a, dtype=float) for n, a in state["arrays"].items()}
         if arrays["circuit"] is not None:
@@ -905,7 +948,8 @@ class Simulation:
         if self.heat_pattern is not None:
             scratch = self.backend.field(treatment.layout)  # the workspace holds what the outlook needs
             treatment.learn_needle_heat(self.heat_pattern, scratch)
-        potential.solves, potential.iterations, treatment.bioheat.evaluations = state["counts"]
+        potential.solves, potential.iterations = state["counts"]
+        treatment.bioheat.evaluations, treatment.bioheat.cell_updates = state["heat_counts"]
 
 
 def peak_memory() -> int:

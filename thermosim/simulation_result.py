@@ -100,7 +100,7 @@ class RunInfo:
     device: str  # processor or GPU and compiler, in words
     kernel_digest: str
     solver_seconds: float
-    cell_updates: int  # cells × heat-step evaluations
+    cell_updates: int  # Σ cells of each evaluation of the heat equation
     time_steps: int
     potential_solves: int
     potential_iterations: int
@@ -108,6 +108,7 @@ class RunInfo:
     potential_residual: float = math.nan  # ‖b − A φ‖/‖b‖ of the last solve, computed afresh
     potential_error: float = 0.0  # worst relative error of a repeated solve in energy norm, as estimated
     floating_current: float = 0.0  # worst net current of what should float, over the driven current
+    heat_evaluations: int = 0  # of the heat equation, on the whole grid or in a window
 
     @property
     def cell_updates_per_second(self) -> float:

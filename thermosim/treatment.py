@@ -14,13 +14,16 @@ from thermosim.config import DamageConfig, ProtocolConfig, SolverConfig, TissueC
 from thermosim.errors import InputError
 from thermosim.numerics.fitted_links import fit_cooled_wall_links, fit_electrode_links
 from thermosim.numerics.link_factors import LinkFactors
+from thermosim.numerics.window import Window
 from thermosim.numerics.workspace import Workspace
-from thermosim.physics.bioheat import Bioheat, ThermalLaw, ThermalWall
+from thermosim.physics.bioheat import Bioheat, ThermalLaw
 from thermosim.physics.damage import DamageModels, DamageState, shutdown_rate
 from thermosim.physics.electric_potential import ConductivityLaw, ElectricPotential, ground_links
+from thermosim.physics.far_field import MARGIN, FarField
 from thermosim.physics.needle_wall_heat import NeedleWallHeat
 from thermosim.physics.thermometer import Thermometer
 from thermosim.physics.vessel_walls import open_vessels
+from thermosim.physics.wall_links import ThermalWall
 from thermosim.tissue.laws import enthalpy_from_temperature, temperature_from_enthalpy
 from thermosim.tissue.properties import TissueTable
 
@@ -95,6 +98,7 @@ class Treatment:
         self.bioheat = Bioheat(
             backend, self.layout, self.spacing, self.labels, self.thermal_law, [], self.workspace
         )
+        self.far_field = FarField(self.bioheat, self.damage_models, self.damage)
         self.electrodes: tuple[Electrode, ...] = ()
         self.potential: ElectricPotential | None = None
         self.explicit_limit = 0.0
@@ -183,6 +187,8 @@ class Treatment:
         else:
             self.potential.set_geometry(links, len(electrodes), ground)
         self._tissue_labels, self._exterior_walls = labels, exterior
+        if self._has_far_field:
+            self._open_window(electrodes)
         self.electrodes = electrodes
         self.solid_mask = metal.reshape(grid.shape)
         points = [e.sensors for e in electrodes]
@@ -190,6 +196,29 @@ class Treatment:
         self.cool_needles(True)
         if len(vacated):
             self._fill(vacated, metal)
+
+    @property
+    def _has_far_field(self) -> bool:
+        """Whether nothing but the needles and current makes tissue warmer or colder than it was at first."""
+        start, tissue = self.problem.tissue.initial_temperature, self.problem.tissue
+        blood = [temperature for _, temperature in self.open_vessels.blood_cells]
+        return (
+            self.problem.solver.active_box
+            and self.problem.exterior_mask is None
+            and all(temperature == start for temperature in (self.boundary_temperature, *blood))
+            and (tissue.arterial_temperature == start or not self.table.perfusion_conductance.any())
+        )
+
+    def _open_window(self, electrodes: tuple[Electrode, ...]) -> None:
+        """Follow heat and death step by step around the needles, and where they were followed before."""
+        points = np.vstack(
+            [p for e in electrodes for p in (*e.metal_lines, *np.reshape(e.sensors, (-1, 1, 3)))]
+        )
+        corner, reach = self.grid.lower_corner, MARGIN + max(e.radius for e in electrodes)
+        lower = np.floor((points.min(axis=0) - reach - corner) / self.spacing).astype(int)
+        upper = np.ceil((points.max(axis=0) + reach - corner) / self.spacing).astype(int)
+        window = Window.around(self.layout, lower.tolist(), upper.tolist())
+        self.bioheat.window = self.bioheat.window.joined(window) if self.electrodes else window
 
     def cool_needles(self, pump_is_on: bool) -> None:
         """Let coolant flow in the needles that have it, or stop it: then their walls pass no heat."""
@@ -352,9 +381,14 @@ class Treatment:
 
     # ------------------------------------------------------------------ access
 
+    @property
+    def window(self) -> Window:
+        """The cells on which heat and death are followed step by step."""
+        return self.bioheat.window
+
     def release(self) -> None:
         """Give back the memory of everything but the state: nothing can be computed afterwards."""
-        del self.potential, self.bioheat, self.workspace
+        del self.potential, self.bioheat, self.far_field, self.workspace
 
     def host(self, field: Array) -> NDArray[np.float32]:
         """A field without its ghost cells, in host memory."""

@@ -9,11 +9,8 @@ from pathlib import Path
 import pytest
 from solver_cases import SCENARIOS
 
-from thermosim.backends import select
-from thermosim.simulation import run
-
 sys.path.insert(0, str(Path(__file__).parent))
-from figures import FILE, figures
+from figures import FILE, figures_of
 
 KNOWN = json.loads(FILE.read_text())
 
@@ -39,7 +36,7 @@ def test_every_treatment_has_its_figures() -> None:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_figures_have_not_moved(name: str) -> None:
-    found = figures(run(SCENARIOS[name](), select("cpu")))
+    found = figures_of(name)
     assert set(found) == set(RELATIVE)
     moved = {
         key: (KNOWN[name][key], value)

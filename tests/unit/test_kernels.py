@@ -689,6 +689,10 @@ def prepare_step(bench: Bench) -> None:
             tables = {"k_37": bench.table(0.3, 0.7), "slope": bench.table(0.0, 2e-3)}
             tables["W_37"], tables["latent"] = bench.table(0.0, 6e4), bench.table(300.0, 500.0)
             baseline, threshold, arterial, border = 1e-3, 0.8, 17.0, -12.0
+            # some sides are no faces of the grid: there T is compared with T further in
+            rim_cells, sides = 2, int(bench.random.integers(0, 63)) if all_rows else 63
+            for axis, n in enumerate((nx, ny, nz)):
+                sides |= (3 << 2 * axis) if n <= rim_cells else 0
             # the middle of the coming step: some cells boil there, at T ≤ 70 K nothing does now
             u_before, ahead, half_step = bench.memory(-10.0, 70.0), 0.6, 2.5
             alive = (bench.random.random(damage.size) * (1.0 - np.minimum(damage, 1.0))).astype(np.float32)
@@ -711,7 +715,9 @@ def prepare_step(bench: Bench) -> None:
             out = bench.run(
                 "prepare_step",
                 ("k", "W"),
-                n_values=6,
+                n_values=9,
+                sides=sides,
+                rim_cells=rim_cells,
                 T=T,
                 reference=REFERENCE,
                 label=label,
@@ -755,9 +761,20 @@ def prepare_step(bench: Bench) -> None:
             assert not out["rows"][2].any()
             bench.agree_rows(out["rows"][3], ended, bench.inside(W) * spread)
             on_border = np.zeros((nx, ny, nz))
-            for axis in range(3):
-                for end in (0, -1):
+            inward = np.zeros((3, nx, ny))  # changes of T along rows on the rim, and at the rows' ends
+            for side in range(6):
+                axis, end = side // 2, (0, -1)[side % 2]
+                if sides >> side & 1:
                     np.moveaxis(on_border, axis, 0)[end] += 2.0
+                    continue
+                layers = np.moveaxis(T[place], axis, 0)
+                change = np.abs(layers[end] - layers[(rim_cells, -1 - rim_cells)[side % 2]])
+                if axis == 2:
+                    inward[1 + side % 2] = change
+                else:
+                    of_rows = np.moveaxis(inward[0], axis, 0)[end]
+                    np.maximum(of_rows, change.max(axis=1), out=of_rows)
+            assert np.array_equal(out["rows"][6:], inward.reshape(3, nx * ny))
             for row, conductivity in ((4, bench.inside(out["k"])), (5, bench.inside(k))):
                 lost = on_border * conductivity * (t - border)
                 bench.agree_rows(out["rows"][row], lost, np.abs(lost) + on_border * conductivity * 12.0)
@@ -771,7 +788,9 @@ def prepare_step(bench: Bench) -> None:
                 rows = bench.run(
                     "prepare_step",
                     ("k", "W"),
-                    n_values=6,
+                    n_values=9,
+                    sides=sides,
+                    rim_cells=rim_cells,
                     T=broken,
                     reference=REFERENCE,
                     label=label,
@@ -915,6 +934,65 @@ def temperature_of(bench: Bench) -> None:
         bench.inside(u), boiling, width, latent.astype(float)[label[bench.index()]]
     )
     bench.agree(out, wanted, 800.0, 2.0)
+
+
+@oracle
+def advance_without_conduction(bench: Bench) -> None:
+    u, q, label = bench.memory(-3.0, 3.0), bench.memory(0.0, 1e5), bench.labels()
+    tables = {
+        "decay": bench.table(0.2, 1.0),
+        "gain": bench.table(0.0, 3e-5),
+        "offset": bench.table(0.0, 0.2),
+        "capacity": bench.table(3e6, 4e6),
+        "metabolic_energy": bench.table(0.0, 1e5),
+    }
+    # no tissue: nothing happens
+    for name, value in zip(tables, (1.0, 0.0, 0.0, 0.0), strict=False):
+        tables[name][1] = value
+    out = bench.run(
+        "advance_without_conduction",
+        ("u",),
+        n_values=2,
+        u_old=u,
+        q=q,
+        label=label,
+        energy=70.0,
+        u=bench.memory(),
+        **tables,
+    )
+    number = label[bench.index()]
+    decay, gain, offset, capacity, metabolic = (t.astype(float)[number] for t in tables.values())
+    old, heat = bench.inside(u), bench.inside(q)
+    wanted = decay * old + gain * heat + offset
+    bench.agree(out["u"], wanted, forward(decay * old, gain * heat, offset), 2.0)
+    assert np.array_equal(bench.inside(out["u"])[number == 1], old[number == 1])
+    # what stays is rounded with u, to about 1e-7 of 8 K
+    given = np.where(capacity > 0, 70.0 * heat + metabolic, 0.0)
+    bench.agree_rows(out["rows"][0], given - capacity * (wanted - old), given + capacity * 8.0)
+    bench.agree(out["rows"][1], np.abs(bench.inside(out["u"])).max(axis=2).ravel(), 0.0)
+
+
+@oracle
+def temperature_beyond(bench: Bench) -> None:
+    cells, u, q = some_cells(bench), bench.memory(-3.0, 3.0), bench.memory(0.0, 1e5)
+    n, label = len(cells), bench.labels()
+    tables = {"decay": bench.table(0.2, 1.0), "gain": bench.table(0.0, 3e-5), "offset": bench.table(0.0, 0.2)}
+    out = bench.run(
+        "temperature_beyond",
+        ("temperature", "wall_temperature"),
+        n=n,
+        beyond=cells,
+        label=label,
+        u=u,
+        q=q,
+        temperature=entries(bench, n),
+        wall_temperature=entries(bench, n),
+        **tables,
+    )
+    decay, gain, offset = (t.astype(float)[label[cells]] for t in tables.values())
+    wanted = decay * u[cells] + gain * q[cells] + offset
+    bench.agree(out["temperature"], wanted, forward(decay * u[cells], gain * q[cells], offset), 2.0)
+    assert np.array_equal(out["wall_temperature"], out["temperature"])
 
 
 @oracle

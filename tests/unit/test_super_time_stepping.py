@@ -13,7 +13,7 @@ from reference import pennes
 from thermosim.backends import select
 from thermosim.numerics.link_factors import LinkFactors
 from thermosim.numerics.super_time_stepping import SAFETY, n_stages, stages
-from thermosim.physics.bioheat import ThermalWall
+from thermosim.physics.wall_links import ThermalWall
 
 Field = NDArray[np.float64]
 

@@ -97,6 +97,7 @@ def treatment(step: float, resolve_tolerance: float = 0.0) -> Problem:
         liver=replace(LIVER, thermal_conductivity_slope=0.0015),
         damage=DamageConfig(perfusion_shutdown="arrhenius"),
         solver=SolverConfig(
+            active_box=False,  # the order is that of the equations
             maximum_time_step=step,
             maximum_temperature_rise=1e6,
             resolve_tolerance=resolve_tolerance,

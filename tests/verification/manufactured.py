@@ -192,6 +192,7 @@ def problem(n: int, time_step: float, seconds: float = SECONDS) -> Problem:
         ground="-x",
         liver=TISSUE,
         solver=SolverConfig(
+            active_box=False,  # the order is that of the equations
             maximum_time_step=time_step,
             maximum_temperature_rise=1e6,
             resolve_tolerance=0.0,

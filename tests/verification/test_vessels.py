@@ -23,9 +23,9 @@ from thermosim.config import (
     VesselsConfig,
 )
 from thermosim.numerics.vessel_links import behind_film, fit_vessel_links
-from thermosim.physics.bioheat import ThermalWall
 from thermosim.physics.blood_network import BloodNetwork
 from thermosim.physics.blood_stream import BloodStream
+from thermosim.physics.wall_links import ThermalWall
 from thermosim.simulation import run
 
 RADIUS, FILM, K = 2e-3, 1000.0, 0.52

@@ -73,13 +73,18 @@ class Layout:
         planes = field[_ROW_ALIGNMENT : _ROW_ALIGNMENT + (nx + 2) * self.sx]
         return planes.reshape(nx + 2, ny + 2, self.sy)[1:-1, 1:-1, :nz]
 
+    def part(self, lower: tuple[int, int, int], upper: tuple[int, int, int]) -> Layout:
+        """The cells from `lower` up to but not including `upper`, as a box of its own in the same fields."""
+        steps = (self.sx, self.sy, 1)
+        origin = self.origin + sum(step * start for step, start in zip(steps, lower, strict=True))
+        shape = (upper[0] - lower[0], upper[1] - lower[1], upper[2] - lower[2])
+        return _Part(shape, self.sx, self.sy, origin)
+
     def lower_ghosts(self, axis: int) -> Layout:
         """The ghost cells beside the first layer along `axis`, as a box of their own."""
-        shape = list(self.shape)
-        shape[axis] = 1
-        return _Part(
-            (shape[0], shape[1], shape[2]), self.sx, self.sy, self.origin - (self.sx, self.sy, 1)[axis]
-        )
+        lower, upper = [0, 0, 0], list(self.shape)
+        lower[axis], upper[axis] = -1, 0
+        return self.part((lower[0], lower[1], lower[2]), (upper[0], upper[1], upper[2]))
 
     def memory_index(self, cells: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """Indices in memory of cells numbered ``(i * ny + j) * nz + k``."""

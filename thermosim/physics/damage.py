@@ -82,14 +82,29 @@ class DamageModels:
         temperature: Array,
         time_step: float,
         boils: bool = True,
+        box: Layout | None = None,
     ) -> float:
         """Integrate over one step of `time_step` seconds; returns the largest |ΔT| [K] of a cell in it.
 
         `boils`: whether enthalpy and temperature may differ. Changes above the boiling range do not count.
+        `box`: the cells, if not all.
         """
+        changes = self.advance_and_go_on(state, enthalpy_before, temperature, time_step, boils, box)
+        return float(self.backend.fetch(changes)[0][0])
+
+    def advance_and_go_on(
+        self,
+        state: DamageState,
+        enthalpy_before: Array,
+        temperature: Array,
+        time_step: float,
+        boils: bool = True,
+        box: Layout | None = None,
+    ) -> Array:
+        """`advance` without waiting for the device, where the largest |ΔT| stays: an array of one entry."""
         rows = self.backend.on_rows(
             "advance_damage",
-            self.layout,
+            self.layout if box is None else box,
             1,
             enthalpy_before,
             temperature,
@@ -102,10 +117,11 @@ class DamageModels:
             *self._constants,
             *state.arrays,
         )
-        return float(self.backend.fetch(self.backend.maxima(rows))[0][0])
+        return self.backend.maxima(rows)
 
-    def dead_cells(self, field: Array, conductivity: Array, threshold: float) -> int:
-        """How many tissue cells have reached `threshold`."""
-        return int(
-            self.backend.row_sums("count_dead", self.layout, 1, field, conductivity, np.float32(threshold))[0]
-        )
+    def dead_cells(
+        self, field: Array, conductivity: Array, threshold: float, box: Layout | None = None
+    ) -> int:
+        """How many tissue cells have reached `threshold`, of those in `box`, if not of all."""
+        box = self.layout if box is None else box
+        return int(self.backend.row_sums("count_dead", box, 1, field, conductivity, np.float32(threshold))[0])

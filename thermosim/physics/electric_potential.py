@@ -122,7 +122,8 @@ class ElectricPotential:
     ) -> None:
         """Take over the links of (moved) electrodes; fields must be solved again."""
         backend, layout = self.backend, self.layout
-        self._factors = FaceFactors(backend, layout, links.face_cells, links.face_axes, links.face_factors)
+        fitted = FaceFactors(layout, links.face_cells, links.face_axes, links.face_factors)
+        self._factors = fitted.within(backend)
         self.walls = [
             WallList.of(backend, layout, links.wall_cells[own], links.wall_factors[own])
             for own in (links.wall_owners == e for e in range(n_electrodes))
@@ -365,7 +366,13 @@ class ElectricPotential:
         )
 
     def drift(
-        self, temperature: Array, heat: Array, expected: float = 1.0, heating_time: float = 0.0
+        self,
+        temperature: Array,
+        heat: Array,
+        expected: float = 1.0,
+        heating_time: float = 0.0,
+        box: Layout | None = None,
+        beyond: tuple[float, float] = (0.0, 0.0),
     ) -> tuple[float, float]:
         """How conductance and field have changed since the last solve.
 
@@ -381,21 +388,17 @@ class ElectricPotential:
         the share of the potential's if the cell were a sphere in tissue that has not changed (Maxwell).
         An even change of σ costs nothing; the error of the conductance itself is of second order.
         `expected` is a guess of c, about which w is taken; `heating_time` as in `update_conductances`.
+        `box`: the cells that are looked at, if not all; `beyond`: Σ q and Σ q r of the others.
         """
+        others, others_rising = beyond
         for _ in range(2):
-            total, rising, lost = self.backend.row_sums(
-                "conductivity_drift",
-                self.layout,
-                3,
-                temperature,
-                self._reference,
-                self.labels,
-                *self._law,
-                heat,
-                np.float32(self._steepness * heating_time),
-                self.sigma,
-                np.float32(expected),
-            )
+            sums = self.drift_sums(temperature, heat, expected, heating_time, box)
+            total, rising, lost = map(float, self.backend.fetch(sums)[0])
+            if others > 0.0:  # where σ moves little, w(⟨ρ⟩) stands for ⟨w(ρ)⟩
+                ratio = others_rising / others / expected
+                total += others
+                rising += others_rising / expected
+                lost += others * (ratio - 1.0) ** 2 * min(1.0 / ratio, 3.0 / (ratio + 2.0))
             if not total > 0.0:
                 return 1.0, 0.0
             mean = rising / total
@@ -403,3 +406,27 @@ class ElectricPotential:
             if abs(mean - 1.0) < LARGEST_MISS:
                 break
         return expected, math.sqrt(max(0.0, lost / total - (mean - 1.0) ** 2))
+
+    def drift_sums(
+        self,
+        temperature: Array,
+        heat: Array,
+        expected: float,
+        heating_time: float = 0.0,
+        box: Layout | None = None,
+    ) -> Array:
+        """Σ q, Σ q ρ and Σ q w(ρ) of `drift` over all cells, or those of a box; on the device."""
+        rows = self.backend.on_rows(
+            "conductivity_drift",
+            self.layout if box is None else box,
+            3,
+            temperature,
+            self._reference,
+            self.labels,
+            *self._law,
+            heat,
+            np.float32(self._steepness * heating_time),
+            self.sigma,
+            np.float32(expected),
+        )
+        return self.backend.sums(rows)

@@ -16,7 +16,6 @@ from thermosim.config import TissueConfig, VesselGroupConfig, VesselsConfig
 from thermosim.errors import InputError
 from thermosim.numerics.link_factors import LinkFactors
 from thermosim.numerics.vessel_links import behind_film, fit_vessel_links
-from thermosim.physics.bioheat import ThermalWall
 from thermosim.physics.blood_network import (
     BloodNetwork,
     entrance_lengths,
@@ -32,6 +31,7 @@ from thermosim.physics.vessel_flow import (
     reynolds,
     volume_flow,
 )
+from thermosim.physics.wall_links import ThermalWall
 
 Index = NDArray[np.int64]
 
