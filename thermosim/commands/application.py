@@ -199,15 +199,15 @@ def say(lines: Iterator[str], label: str = "") -> None:
 @contextlib.contextmanager
 def progress_bar(wanted: bool) -> Iterator[Callable[[Any], None]]:
     """A bar over simulated time, on a terminal only."""
-    from tqdm import tqdm
+    if not wanted or not sys.stderr.isatty():
+        yield lambda _progress: None
+        return
+    from tqdm import tqdm  # slow to import, and mostly nobody looks
 
-    hidden = not wanted or not sys.stderr.isatty()
     form = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}{postfix}]"
-    with tqdm(total=0, disable=hidden, bar_format=form, desc="treatment") as bar:
+    with tqdm(total=0, bar_format=form, desc="treatment") as bar:
 
         def show(progress: Any) -> None:
-            if hidden:
-                return
             bar.total = progress.duration
             bar.set_postfix_str(
                 f"{progress.hottest_temperature:.0f} °C, {progress.power:.0f} W, "
