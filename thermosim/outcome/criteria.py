@@ -192,30 +192,30 @@ def _level_in(
 
 def _fill_from_neighbours(level: NDArray[np.float32], unknown: NDArray[np.bool_]) -> None:
     """Give unknown cells the mean of their known neighbours (26 of them), layer by layer, in place."""
-    cells = np.stack(np.unravel_index(np.flatnonzero(unknown), unknown.shape), axis=1)
-    if len(cells) == 0:
+    if not unknown.any():
         return
-    known = ~unknown
-    steps = np.argwhere(np.ones((3, 3, 3))) - 1
-    shape = np.asarray(level.shape)
+    # One unknown layer more on each side, so that every cell has 26 neighbours.
+    cells = np.flatnonzero(np.pad(unknown, 1))
+    known = np.pad(~unknown, 1).ravel()
+    padded = np.pad(level, 1)
+    values = padded.reshape(-1)
+    strides = np.asarray(padded.strides) // padded.itemsize
+    steps = (np.argwhere(np.ones((3, 3, 3))) - 1) @ strides
     while len(cells):
         total = np.zeros(len(cells))
         count = np.zeros(len(cells))
         for step in steps:
-            near = cells + step
-            inside = np.all((near >= 0) & (near < shape), axis=1)
-            i, j, k = near[inside].T
-            usable = known[i, j, k]
-            count[inside] += usable
-            total[inside] += np.where(usable, level[i, j, k], 0.0)
+            usable = known[cells + step]
+            count += usable
+            total += np.where(usable, values[cells + step], 0.0)
         found = count > 0
         if not found.any():
-            level[tuple(cells.T)] = LOWEST_LEVEL
-            return
-        i, j, k = cells[found].T
-        level[i, j, k] = total[found] / count[found]
-        known[i, j, k] = True
+            values[cells] = LOWEST_LEVEL
+            break
+        values[cells[found]] = total[found] / count[found]
+        known[cells[found]] = True
         cells = cells[~found]
+    level[...] = padded[1:-1, 1:-1, 1:-1]
 
 
 def _cut_at_vessel_walls(
