@@ -16,6 +16,7 @@ from thermosim.backends import select
 from thermosim.backends.base import Array, Backend, Layout
 from thermosim.errors import InputError, NumericalError
 from thermosim.numerics.fitted_links import fit_electrode_links
+from thermosim.numerics.leaks import Leaks, parents_of
 from thermosim.numerics.multigrid import Links, MultigridSolver
 from thermosim.numerics.workspace import Workspace
 from thermosim.physics.electric_potential import ConductivityLaw, ElectricPotential
@@ -391,3 +392,23 @@ def test_only_a_field_solved_twice_in_a_row_has_one_of_before() -> None:
     assert np.array_equal(solved.earlier_of(1), solved.fields[1])
     assert solved.earlier_of(0) is None
     assert solved.earlier is None
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 9), (2, 3, 8), (4, 2, 2), (3, 3, 1)])
+def test_links_to_walls_are_kept_by_rows(shape: tuple[int, int, int]) -> None:
+    backend, layout = select("cpu", 1), Layout(shape)
+    links = np.random.default_rng(6).uniform(0.1, 1.0, shape).astype(np.float32)
+    links[0, :, 1:-1] = 0.0  # ends alone
+    links[1, 1] = 0.0  # none
+    leaks = Leaks(backend, layout, np.flatnonzero(links))
+    leaks.set_all(links)
+    assert np.array_equal(leaks.on_host(), links)
+    with pytest.raises(ValueError, match="no room"):
+        leaks.places(np.array([np.ravel_multi_index((1, 1, 0), shape)]))
+    if shape[2] > 2:
+        with pytest.raises(ValueError, match="no room"):
+            leaks.places(np.array([1]))
+    leaks.clear()
+    assert not leaks.on_host().any()
+    coarse = Layout(tuple(-(-n // 2) for n in shape))  # type: ignore[arg-type]
+    assert len(parents_of(np.arange(layout.n_cells), layout, coarse)) == coarse.n_cells
