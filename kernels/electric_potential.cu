@@ -122,19 +122,34 @@ KERNEL conductivity_drift(GRID_PARAMETERS, const float* theta, float reference,
     float rising = even * total;
     float lost = (even - 1.0f) * (even - 1.0f) * smaller(expected, 3.0f / (even + 2.0f)) * total;
     if (row_any(hottest > STILL_WARMTH || coldest < -STILL_WARMTH)) {
-      rising = lost = 0.0f;
-      FOR_EACH_IN_ROW(p, reduction(+ : rising, lost)) {
-        const int l = label[p];
-        const float T = theta[p] + reference, old = sigma_solved[p];
-        const float law_now =
-            sigma_37[l] * conductivity_ratio(T, slope[l], law, collapse, width, log_factor);
-        const float now = settled_conductivity(law_now, old, T, collapse, width, q[p], gain,
-                                               inverse_capacity[l]);
+      const auto ratio = [=](Index p, float now) INLINE {
         // a weight instead of a branch: with one, GCC 12 adds q of other cells where whole vectors are solid
-        const float conducts = (float)(old > 0.0f);
-        const float r = 1.0f + conducts * (now / larger(expected * old, 1.0e-30f) - 1.0f);
-        rising += q[p] * r;
-        lost += q[p] * (r - 1.0f) * (r - 1.0f) * smaller(1.0f / r, 3.0f / (r + 2.0f));
+        const float old = sigma_solved[p], conducts = (float)(old > 0.0f);
+        return 1.0f + conducts * (now / larger(expected * old, 1.0e-30f) - 1.0f);
+      };
+      const auto weight = [](float r) INLINE {
+        return (r - 1.0f) * (r - 1.0f) * smaller(1.0f / r, 3.0f / (r + 2.0f));
+      };
+      rising = lost = 0.0f;
+      if (row_any(law == 2 || hottest + reference > collapse + DRYING)) {
+        FOR_EACH_IN_ROW(p, reduction(+ : rising, lost)) {
+          const int l = label[p];
+          const float T = theta[p] + reference;
+          const float law_now =
+              sigma_37[l] * conductivity_ratio(T, slope[l], law, collapse, width, log_factor);
+          const float r = ratio(p, settled_conductivity(law_now, sigma_solved[p], T, collapse, width, q[p],
+                                                        gain, inverse_capacity[l]));
+          rising += q[p] * r;
+          lost += q[p] * weight(r);
+        }
+      } else {  // the same without exponentials, which all would be 1
+        FOR_EACH_IN_ROW(p, reduction(+ : rising, lost)) {
+          const int l = label[p];
+          const float r =
+              ratio(p, sigma_37[l] * linear_ratio(theta[p] + reference, slope[l], law, collapse));
+          rising += q[p] * r;
+          lost += q[p] * weight(r);
+        }
       }
     }
     store(rows + index, row_sum(total));

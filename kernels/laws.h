@@ -33,17 +33,26 @@ DEVICE float temperature_from_enthalpy(float u, float boiling, float width, floa
   return excess <= 0.0f ? u : (excess < span ? mushy : vapour);
 }
 
+// The factor of `conductivity_ratio` that is no exponential: all of it below the collapse, but for law 2.
+DEVICE float linear_ratio(float T, float slope, int law, float collapse) {
+  const float linear = larger(1.0f + slope * (smaller(T, collapse) - 37.0f), 0.05f);
+  // weights instead of branches, so that the loop around stays vector code
+  const float w1 = (float)(law == 1);
+  return (1.0f - w1) + w1 * linear;
+}
+
 // σ(T)/σ(37 °C): law 0 constant, 1 linear 1 + a (T − 37), 2 exponential exp(a (T − 37)); held above
 // `collapse` and multiplied by a factor that falls log-linearly to exp(log_factor) over `width`.
 DEVICE float conductivity_ratio(float T, float slope, int law, float collapse, float width,
                                 float log_factor) {
   const float warm = slope * (smaller(T, collapse) - 37.0f);
-  const float linear = larger(1.0f + warm, 0.05f);
   const float dry = smaller(larger((T - collapse) / width, 0.0f), 1.0f);
-  // weights instead of branches, so that the loop around stays vector code
-  const float w1 = (float)(law == 1), w2 = (float)(law == 2);
-  return ((1.0f - w1) + w1 * linear) * exponential(w2 * warm + log_factor * dry);
+  const float w2 = (float)(law == 2);
+  return linear_ratio(T, slope, law, collapse) * exponential(w2 * warm + log_factor * dry);
 }
+
+// From here on σ may fall because tissue boils [K above the collapse], see `settled_conductivity`.
+constexpr float DRYING = -2.0f;
 
 // σ that boiling tissue is given, between σ(T) of now and the `old` one with which it was heated. A cell
 // that dries out loses its own heat source: one temperature step late, σ and T would swing from wet to
@@ -53,7 +62,7 @@ DEVICE float conductivity_ratio(float T, float slope, int law, float collapse, f
 DEVICE float settled_conductivity(float now, float old, float T, float collapse, float width,
                                   float q, float gain, float inverse_capacity) {
   const float g = smaller(gain * q * inverse_capacity, 4.0f);
-  const bool boils = T > collapse - 2.0f && T < collapse + 4.0f * width && old > 0.0f;
+  const bool boils = T > collapse + DRYING && T < collapse + 4.0f * width && old > 0.0f;
   return now + (boils ? g / (1.0f + g) : 0.0f) * (old - now);
 }
 
