@@ -105,7 +105,7 @@ def estimate_memory(shape: tuple[int, int, int], n_electrodes: int) -> int:
     Per cell 21 float32 fields (heat and damage 12, σ and links 4, the potential of the solve before,
     workspace 4), one per electrode where they take turns, a seventh of six for the coarse levels; about
     13 for the anatomy (labels, distance to and radius of each group of vessels) and what set-up needs beside
-    it. The report takes 350 MB whatever the grid, which is more than the run of a small one.
+    it. The report takes 250 MB whatever the grid, which is more than the run of a small one.
     """
     padded = Layout(shape).size
     return padded * (4 * (21 + n_electrodes + 13) + 7) + 200_000_000
