@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from measure import Quantity, Report, Setting
-from problems import BOX_MM
+from problems import BOX_MM, perturbed_cases
 
 from thermosim.batch import n_workers, run_batch
-from thermosim.build import Anatomies, Case, lay_out, load_case, simulate
+from thermosim.build import Anatomies, load_case, simulate
 from thermosim.commands.study import figures
-from thermosim.config_perturb import SpreadConfig
-from thermosim.study.perturbation import draw, perturbed
 
 CASES = 24
 """Perturbed cases that are measured; a thousand are scaled up from them."""
@@ -27,25 +24,18 @@ def batch(setting: Setting) -> Report:
     words = [f"grid.spacing_mm={spacing}", f"backend={setting.backend.name}", "output.progress=false"]
     plan = load_case("demo", [*words, "backend.threads=1"])
     anatomies = Anatomies()
-    from thermosim.applicators.layout import in_patient_frame
-
-    laid = lay_out(plan, anatomies)
-    layout = in_patient_frame(plan.config.layout, plan.config.applicators, laid.source.tumor_centers())
-    middle = laid.grid.lower_corner + 0.5 * laid.grid.spacing[0] * laid.grid.shape[0]
-    plan.config.grid.center_mm = [1e3 * float(m) for m in middle]
-    spread = SpreadConfig()
-
-    def cases() -> Iterator[Case]:
-        for number in range(1, CASES + 1):
-            one = draw(number, 1, len(layout.needles), spread)
-            yield Case(perturbed(plan.config, layout, one), plan.settings)
-
     workers = n_workers(plan, 0 if setting.backend.name == "cuda" else setting.threads)
     begun = time.perf_counter()
     ends: list[float] = []
     volumes: list[float] = []
     refused = 0
-    for one in run_batch(cases(), keep=figures, workers=workers, criteria=(), anatomies=anatomies):
+    for one in run_batch(
+        perturbed_cases(plan, CASES, anatomies),
+        keep=figures,
+        workers=workers,
+        criteria=(),
+        anatomies=anatomies,
+    ):
         ends.append(time.perf_counter() - begun)
         if one.kept is None:
             refused += 1

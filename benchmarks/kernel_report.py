@@ -1,7 +1,7 @@
 """What the CUDA kernels need and ask for, and the time that a model predicts for them: docs/performance.md.
 
 python benchmarks/kernel_report.py                 rewrites the section from the kernels and the kept counts
-python benchmarks/kernel_report.py --count 64 128  counts the launches of the demo anew (a minute)
+python benchmarks/kernel_report.py --count 64 128  counts the launches of the demo anew (some minutes)
 
 No GPU is needed, and no time in that section is measured.
 """
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from launches import bytes_per_cell
 from thermosim.backends.base import Backend, Call, KernelSignature, kernel_digest, kernel_signatures
 from thermosim.backends.cpu import CpuBackend
 from thermosim.backends.nvrtc import ARCHITECTURES, check
+from thermosim.backends.of_cases import MOST_CASES
 
 HERE = Path(__file__).resolve().parent
 COUNTS = HERE / "launch_counts.json"
@@ -40,6 +42,9 @@ LAUNCH = 2.5e-6
 
 WAIT = 20e-6
 """What it is assumed to cost when the host waits for numbers, until the next kernel runs [s]."""
+
+JOINED = f"{MOST_CASES} cases of 64"
+"""Key of the counts of joined cases."""
 
 LIST_BYTES = 64.0
 """Of an entry of a list beside walls and needles, all its gathers included; lists are short."""
@@ -83,27 +88,55 @@ class Counts:
 class CountingBackend(CpuBackend):
     """Launches kernel by kernel, as a GPU does, and counts."""
 
-    def __init__(self, coarse_bytes: dict[str, float]) -> None:
-        super().__init__()
+    take, put, write, sums, maxima = (
+        *(Backend.take, Backend.put, Backend.write),
+        *(Backend.sums, Backend.maxima),
+    )
+
+    def __init__(self, coarse_bytes: dict[str, float], threads: int = 0) -> None:
+        super().__init__(threads)
         self.coarse_bytes = coarse_bytes
         self.stages = {"first_stage", "next_stage", "add_walls", "book_walls", "temperature_of"}
         self._each: dict[tuple[str, tuple[int, ...], int], float] = {}
-        self.n_launches = self.n_heat = 0
+        self.n_launches = self.n_heat = self.n_waits = 0
         self.n_bytes = self.n_heat_bytes = self.kernel_seconds = 0.0
 
     def program(self, calls: Sequence[Call]) -> Callable[[], None]:
         return Backend.program(self, calls)
 
+    def fetch(self, *arrays: Any) -> Any:
+        self.n_waits += 1
+        return super().fetch(*arrays)
+
     def _launch(self, signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]) -> None:
+        self.launch_together(signature, [extent], [arguments])
+
+    def launch_together(
+        self, signature: KernelSignature, extents: Sequence[tuple[int, ...]], cases: Sequence[Any]
+    ) -> None:
         begun = time.thread_time()
-        super()._launch(signature, extent, arguments)
-        moved = self._moved(signature, extent, arguments)
-        self.n_launches += 1
+        n, moved = -(-len(cases) // MOST_CASES), 0.0
+        for extent, arguments in zip(extents, cases, strict=True):
+            super()._launch(signature, extent, arguments)
+            moved += self._moved(signature, extent, arguments)
+        self.n_launches += n
         self.n_bytes += moved
         if signature.name in self.stages:
-            self.n_heat += 1
+            self.n_heat += n
             self.n_heat_bytes += moved
         self.kernel_seconds += time.thread_time() - begun
+
+    def counts(self, cells: int, waits: int, seconds: float) -> Counts:
+        """What was counted; `seconds` of the processor in all."""
+        return Counts(
+            cells,
+            self.n_launches,
+            self.n_bytes,
+            self.n_heat,
+            self.n_heat_bytes,
+            waits,
+            seconds - self.kernel_seconds,
+        )
 
     def _moved(self, signature: KernelSignature, extent: tuple[int, ...], arguments: Sequence[Any]) -> float:
         if not signature.has_grid:
@@ -124,19 +157,29 @@ def count(size: int, coarse_bytes: dict[str, float]) -> Counts:
     backend = CountingBackend(coarse_bytes)
     simulation = Simulation(demo_problem(size), backend)
     begun = time.thread_time()
-    run = simulation.run().run
+    simulation.run()
     seconds = time.thread_time() - begun
-    # as the stand-in for CuPy counts them: three a step, three an iteration, and what a solve found
-    waits = 4 * run.time_steps + 4 * run.potential_iterations + 8 * run.potential_solves
-    return Counts(
-        size**3,
-        backend.n_launches,
-        backend.n_bytes,
-        backend.n_heat,
-        backend.n_heat_bytes,
-        waits,
-        seconds - backend.kernel_seconds,
-    )
+    return backend.counts(size**3, backend.n_waits, seconds)
+
+
+def count_joined(size: int, n: int, coarse_bytes: dict[str, float]) -> Counts:
+    """Run so many perturbed cases of the demo joined, on one thread, and count: figures of all together."""
+    from problems import BOX_MM, perturbed_cases
+
+    from thermosim.backends.joined import Conductor
+    from thermosim.build import Anatomies, build_problem, load_case
+    from thermosim.simulation import SimulationResult, run
+
+    anatomies = Anatomies()
+    plan = load_case("demo", [f"grid.spacing_mm={BOX_MM / size}"])
+    problems = [build_problem(case, anatomies)[0] for case in perturbed_cases(plan, n, anatomies)]
+    backend = CountingBackend(coarse_bytes, threads=1)
+    conductor = Conductor[SimulationResult](backend)
+    begun = time.process_time()
+    for _, _, error in conductor.run([partial(run, problem) for problem in problems], n):
+        if error is not None:
+            raise error
+    return backend.counts(n * size**3, conductor.n_waits, time.process_time() - begun)
 
 
 def kernel_table() -> str:
@@ -190,11 +233,13 @@ def treatment_table(counts: dict[str, Counts]) -> str:
         + " |",
         "| --- |" + " --- |" * (5 + len(devices)),
     ]
-    rows = [("2 mm, 64³", counts["64"], 1), ("1 mm, 128³", counts["128"], 1)]
-    rows += [("0.5 mm, 256³ (scaled from 1 mm)", counts["128"].refined(), 1)]
-    rows += [("1,000 cases of 2 mm, one after another", counts["64"], 1000)]
+    rows = [("2 mm, 64³", counts["64"], 1.0), ("1 mm, 128³", counts["128"], 1.0)]
+    rows += [("0.5 mm, 256³ (scaled from 1 mm)", counts["128"].refined(), 1.0)]
+    rows += [("1,000 cases of 2 mm, one after another", counts["64"], 1000.0)]
+    rows += [(f"1,000 cases of 2 mm, {MOST_CASES} joined", counts[JOINED], 1000 / MOST_CASES)]
     for name, of, times in rows:
-        figures = [f"{times * of.launches:,}", f"{times * of.bytes / 1e9:,.0f}", f"{times * of.waits:,}"]
+        numbers = (times * of.launches, times * of.bytes / 1e9, times * of.waits)
+        figures = [f"{number:,.0f}" for number in numbers]
         figures += [f"{times * of.seconds(BANDWIDTH[device]):.3g}" for device in devices]
         lines.append(f"| {name} | " + " | ".join(figures) + " |")
     return "\n".join(lines)
@@ -204,7 +249,8 @@ def section(kept: dict[str, Any]) -> str:
     """The text between the markers."""
     counts = {size: Counts(**values) for size, values in kept["counts"].items()}
     stale = "" if kept["kernel_digest"] == kernel_digest() else " The kernels have changed since."
-    host = ", ".join(f"{c.host_seconds:.2g} s at {size}³" for size, c in counts.items())
+    host = ", ".join(f"{c.host_seconds:.2g} s at {size}³" for size, c in counts.items() if size != JOINED)
+    each = counts[JOINED].host_seconds / MOST_CASES
     grid = " × ".join(str(n) for n in LAYOUT.shape)
     terabytes = ", ".join(f"{device} {bandwidth / 1e12:.3g}" for device, bandwidth in BANDWIDTH.items())
     return f"""{BEGIN}
@@ -234,6 +280,11 @@ Python and the fitting of links beside the needles come on top, and on a GPU the
 {host} of processor time, counted with a launch by itself of
 every kernel, which graphs save.
 
+Joined cases (`backends/joined.py`) were counted, too: {MOST_CASES} perturbed ones of 2 mm, each with its own
+time steps. They save launches and waits and no Python, which took {each:.2g} s of one core for each of them,
+fitting and handing over included: that is what a case of a batch on a GPU takes then, unless several workers
+share the GPU.
+
 {END}"""
 
 
@@ -246,6 +297,7 @@ def main(words: list[str] | None = None) -> int:
         seen = traffic(TWO_GRIDS)
         coarse = {name: kernel_bytes(name, seen) for name in TWO_GRIDS}
         counts = {str(size): asdict(count(size, coarse)) for size in options.count}
+        counts[JOINED] = asdict(count_joined(64, MOST_CASES, coarse))
         COUNTS.write_text(json.dumps({"kernel_digest": kernel_digest(), "counts": counts}, indent=1) + "\n")
     if not COUNTS.is_file():
         print("kernel_report: error: no counts kept; run it with --count 64 128", file=sys.stderr)

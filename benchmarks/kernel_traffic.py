@@ -71,8 +71,8 @@ def arguments_for(backend: Any, signature: KernelSignature, layout: Layout) -> t
     return tuple(found)
 
 
-def traffic(kernels: Iterable[str], layout: Layout = LAYOUT) -> dict[str, Statistics]:
-    """What one launch of each of these kernels on a grid asks of memory."""
+def traffic(kernels: Iterable[str], layout: Layout = LAYOUT, n_cases: int = 0) -> dict[str, Statistics]:
+    """What one launch of each of these kernels on a grid asks of memory, or one over `n_cases` cases."""
     found: dict[str, Statistics] = {}
     with stand_in.installed() as watch:
         from thermosim.backends.cuda import CudaBackend
@@ -86,7 +86,12 @@ def traffic(kernels: Iterable[str], layout: Layout = LAYOUT) -> dict[str, Statis
         for name in kernels:
             signature = kernel_signatures()[name]
             given = arguments_for(backend, signature, layout)
-            backend._launch(signature, layout.shape, (*layout.arguments, *given))
+            whole = (*layout.arguments, *given)
+            if n_cases:
+                packed = backend.for_cases(signature, whole)
+                backend.launch_together(signature, [layout.shape] * n_cases, [packed] * n_cases)
+            else:
+                backend._launch(signature, layout.shape, whole)
     return found
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from thermosim.build import build_problem, load_case
+from thermosim.applicators.layout import in_patient_frame
+from thermosim.build import Anatomies, Case, build_problem, lay_out, load_case
+from thermosim.config_perturb import SpreadConfig
+from thermosim.study.perturbation import draw, perturbed
 from thermosim.treatment import Problem
 
 BOX_MM = 128.0
@@ -37,3 +40,14 @@ def shortened(problem: Problem, minutes: float) -> Problem:
     """The same treatment, broken off after `minutes`."""
     first = replace(problem.protocol.segments[0], duration_min=minutes)
     return replace(problem, protocol=replace(problem.protocol, segments=[first], cooling_after_min=0.0))
+
+
+def perturbed_cases(plan: Case, n: int, anatomies: Anatomies) -> Iterator[Case]:
+    """Cases 1 to n of a study of the plan, on one grid: other needles, perfusion, conductivities."""
+    laid = lay_out(plan, anatomies)
+    layout = in_patient_frame(plan.config.layout, plan.config.applicators, laid.source.tumor_centers())
+    middle = laid.grid.lower_corner + 0.5 * laid.grid.spacing[0] * laid.grid.shape[0]
+    plan.config.grid.center_mm = [1e3 * float(m) for m in middle]
+    for number in range(1, n + 1):
+        one = draw(number, 1, len(layout.needles), SpreadConfig())
+        yield Case(perturbed(plan.config, layout, one), plan.settings)

@@ -62,6 +62,15 @@ def test_hot_kernels_move_little_more_than_the_method_needs(
     assert once <= every + 1e-9
 
 
+def test_launches_over_cases_use_the_sectors_they_move(
+    nvrtc: None, tools: tuple[ModuleType, ModuleType], traffic: dict[str, Statistics]
+) -> None:
+    joined = tools[0].traffic(HOT, n_cases=3)
+    for kernel in HOT:
+        plain, cases = traffic[kernel], joined[f"{kernel}_of_cases"]
+        assert cases.global_efficiency == pytest.approx(plain.global_efficiency, abs=1e-6), kernel
+
+
 def test_rows_off_the_sectors_would_be_seen(
     nvrtc: None, tools: tuple[ModuleType, ModuleType], traffic: dict[str, Statistics]
 ) -> None:
@@ -155,3 +164,13 @@ def test_predicted_times_are_bytes_launches_and_waits(tools: tuple[Any, Any]) ->
     fine = counts.refined()
     assert (fine.cells, fine.launches, fine.heat_launches) == (8000, 40, 20)
     assert fine.bytes == pytest.approx(8 * (4e9 + 2 * 4e9))  # all else, and twice as many stages
+
+
+def test_joined_cases_are_counted_together(tools: tuple[Any, Any]) -> None:
+    report = tools[1]
+    coarse = dict.fromkeys(("restrict_sum", "prolongate_add", "coarsen_links"), 64.0)
+    one, three = (report.count_joined(24, n, coarse) for n in (1, 3))
+    assert three.cells == 3 * one.cells == 3 * 24**3
+    assert 2.0 < three.bytes / one.bytes < 4.0  # cases differ
+    assert three.launches < 2.2 * one.launches
+    assert three.waits < 2.2 * one.waits

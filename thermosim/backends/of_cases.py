@@ -18,6 +18,10 @@ from thermosim.resources import kernel_directory
 MOST_CASES = 16
 """Cases of one launch: their arguments have to fit into 4,096 bytes, the most that every driver takes."""
 
+BLOCKS_AT_ONCE = {"advance_without_conduction": 4}
+"""Blocks that a multiprocessor has to hold: with four a thread gets 64 registers, where the assembler for
+sm_100 would rather take 32 and spill."""
+
 OPTION = "-DTHERMOSIM_OF_CASES"
 
 _GRID = tuple(("int", name) for name in ("nx", "ny", "nz", "sx", "sy", "origin"))
@@ -54,6 +58,7 @@ def _launch(signature: KernelSignature) -> str:
         which = "blockIdx.z / planes"
     if signature.has_grid:
         arguments.insert(0, "(blockIdx.z % planes) * blockDim.z" if signature.kind == "cell" else "0")
+    bounds = f"256, {BLOCKS_AT_ONCE[name]}" if name in BLOCKS_AT_ONCE else "256"
     planes = ", unsigned planes" if signature.kind == "cell" else ""
     return f"""
 struct {name}_arguments {{
@@ -61,7 +66,7 @@ struct {name}_arguments {{
 struct {name}_arguments_of_all {{
   {name}_arguments of[{MOST_CASES}];
 }};
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__({bounds})
 {name}_of_cases(const __grid_constant__ {name}_arguments_of_all cases{planes}) {{
   const {name}_arguments& a = cases.of[{which}];
   {name}({", ".join(arguments)});
