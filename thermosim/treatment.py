@@ -217,6 +217,8 @@ class Treatment:
         corner, reach = self.grid.lower_corner, MARGIN + max(e.radius for e in electrodes)
         lower = np.floor((points.min(axis=0) - reach - corner) / self.spacing).astype(int)
         upper = np.ceil((points.max(axis=0) + reach - corner) / self.spacing).astype(int)
+        if self.backend.prefers_whole_rows:
+            lower[2], upper[2] = 0, self.layout.shape[2]
         window = Window.around(self.layout, lower.tolist(), upper.tolist())
         self.bioheat.window = self.bioheat.window.joined(window) if self.electrodes else window
 

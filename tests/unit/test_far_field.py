@@ -127,10 +127,14 @@ def test_links_over_the_rim_lead_to_the_tissue_of_mid_step() -> None:
 # ---------------------------------------------------------------------------- against the whole grid
 
 
-def both(problem: Problem) -> tuple[SimulationResult, SimulationResult, list[Window]]:
+def both(
+    problem: Problem, whole_rows: bool = False
+) -> tuple[SimulationResult, SimulationResult, list[Window]]:
     """The run with a window, that on the whole grid, and the windows there were."""
     windows: list[Window] = []
-    simulation = Simulation(problem, select("cpu"))
+    backend = CpuBackend()
+    backend.prefers_whole_rows = whole_rows
+    simulation = Simulation(problem, backend)
     result = simulation.run([lambda _progress: windows.append(simulation.treatment.window)])
     whole = run(replace(problem, solver=replace(problem.solver, active_box=False)), select("cpu"))
     return result, whole, windows
@@ -187,16 +191,18 @@ def test_a_window_changes_little(case: str) -> None:
     assert found.audit.perfusion == pytest.approx(whole.audit.perfusion, rel=0.1)
 
 
-def test_the_window_grows_where_heat_comes_near() -> None:
+@pytest.mark.parametrize("whole_rows", [False, True])
+def test_the_window_grows_where_heat_comes_near(whole_rows: bool) -> None:
     problem = small_problem(
         anatomy=plain_anatomy((48, 32, 48), 2e-3),
         generator=GeneratorConfig(voltage=30.0),
         segments=[SegmentConfig(5.0)],
         liver=replace(LIVER, perfusion_rate=0.002),
     )
-    found, whole, windows = both(problem)
+    found, whole, windows = both(problem, whole_rows)
     first, last = windows[0].layout.n_cells, windows[-1].layout.n_cells
     assert last > 1.3 * first
+    assert all((window.layout.shape[2] == window.grid.shape[2]) == whole_rows for window in windows)
     assert all(after.joined(before) == after for before, after in pairwise(windows))
     # beside the needle it boils, and round-off decides when a cell is dry
     hot = (whole.highest_temperature > 45.0) & (whole.highest_temperature < 95.0)
@@ -280,7 +286,9 @@ def test_a_window_on_a_gpu(gpu_path: GpuPath) -> None:
         segments=[SegmentConfig(0.15)],
         cooling=2.0,
     )
-    cpu = run(problem, CpuBackend(1))
+    processor = CpuBackend(1)
+    processor.prefers_whole_rows = False  # the same window on both
+    cpu = run(problem, processor)
     gpu = run(problem, gpu_path.backend)
     assert cpu.run.cell_updates == gpu.run.cell_updates
     assert gpu_path.launches["advance_without_conduction"] > 0

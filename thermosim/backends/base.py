@@ -214,6 +214,8 @@ class Backend(ABC):
 
     name: str
     device: str
+    prefers_whole_rows = False
+    """Whether a part of a grid is better cut out with its rows along z left whole."""
     interrupted: list[bool] | None = None
     """Set by Ctrl-C, for a run that is not in the main thread to see it."""
 
