@@ -30,9 +30,6 @@ from thermosim.errors import Interrupted
 
 T = TypeVar("T")
 
-Key = tuple[str, tuple[int, ...]]
-"""Launches with the same key may be joined: a kernel, and about how large its grid is."""
-
 
 class CaseArray:
     """An array of one case: kernels take it, and whatever else touches its memory waits for what is queued.
@@ -99,15 +96,9 @@ class _Ready(tuple[Any, ...]):
 class _Launch:
     """A queued launch; its arguments keep their arrays alive."""
 
-    key: Key
     signature: KernelSignature
     extent: tuple[int, ...]
     arguments: _Ready
-
-
-def _key(signature: KernelSignature, extent: tuple[int, ...]) -> Key:
-    """Lists of any lengths may be joined, grids of about one size: a launch covers the largest."""
-    return signature.name, tuple((n - 1).bit_length() for n in extent) if signature.has_grid else ()
 
 
 class CaseBackend(Backend):
@@ -165,26 +156,28 @@ class CaseBackend(Backend):
         ready = arguments if isinstance(arguments, _Ready) else _Ready(arguments)
         if ready.packed is None:
             ready.packed = self._on.for_cases(signature, tuple(raw(a) for a in ready))
-        self.queue.append(_Launch(_key(signature, extent), signature, extent, ready))
+        self.queue.append(_Launch(signature, extent, ready))
 
 
 def run_queues(device: Backend, queues: Iterable[Sequence[_Launch]]) -> None:
     """Launch all that is queued, each queue in its order, what is the same in several of them at once.
 
-    Of the heads that one goes first which the fewest other queues still have before them: they would miss it.
+    Grids and lists of any sizes are joined: a launch covers the largest, and blocks beyond a smaller one end
+    at once. Of the heads that one goes first which the fewest other queues still have before them: they would
+    miss it.
     """
     left = [deque(queue) for queue in queues if queue]
-    ahead = [Counter(launch.key for launch in queue) for queue in left]
+    ahead = [Counter(launch.signature.name for launch in queue) for queue in left]
     while left:
-        heads: dict[Key, list[int]] = {}
+        heads: dict[str, list[int]] = {}
         for number, queue in enumerate(left):
-            heads.setdefault(queue[0].key, []).append(number)
-        key = next(iter(heads))
+            heads.setdefault(queue[0].signature.name, []).append(number)
+        name = next(iter(heads))
         if len(heads) > 1:
-            key = min(heads, key=lambda k: sum(of[k] > 0 for of in ahead) - len(heads[k]))
-        group = [left[number].popleft() for number in heads[key]]
-        for number in heads[key]:
-            ahead[number][key] -= 1
+            name = min(heads, key=lambda k: sum(of[k] > 0 for of in ahead) - len(heads[k]))
+        group = [left[number].popleft() for number in heads[name]]
+        for number in heads[name]:
+            ahead[number][name] -= 1
         packed = [launch.arguments.packed for launch in group]
         device.launch_together(group[0].signature, [launch.extent for launch in group], packed)
         if not all(left):
