@@ -21,17 +21,9 @@ struct Box {
 struct Call {
   void (*run)(const Call& call, const Box& box);
   const Argument* arguments;
-  const int* starts;         // kernels on lists: the first entry of each row, and of the end
-  unsigned long long lists;  // bit a: argument a is such a list
+  const int* starts;  // kernels on lists: the first entry of each row, and of the end
   int planes, rows, lag;
   int ratio;  // 2: works on a grid twice as coarse
-
-  // Pointer `a`, of a kernel on lists moved to entry `first`.
-  template <class Value>
-  Value* entries(int a, int first) const {
-    Value* start = (Value*)arguments[a].pointer;
-    return (lists >> a) & 1 ? start + first : start;
-  }
 
   // How many of its own `all` planes or rows lie before place `fine` of the program's `total`.
   int before(long fine, int total, int all) const {

@@ -9,7 +9,7 @@
 //
 // Fields are padded by one ring of ghost cells. Cell (i, j, k) lies at
 //   origin + i * sx + j * sy + k;
-// kernels never write ghost cells.
+// kernels on cells do not change what ghost cells hold, unless they are launched on those themselves.
 #pragma once
 
 // Marks a parameter of a kernel that is read at the neighbours of a cell, too: what runs slab by slab

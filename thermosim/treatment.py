@@ -196,10 +196,11 @@ class Treatment:
         self.cool_needles(True)
         if len(vacated):
             self._fill(vacated, metal)
+            self.far_field.take(self.enthalpy)
 
     @property
     def _has_far_field(self) -> bool:
-        """Whether nothing but the needles and current makes tissue warmer or colder than it was at first."""
+        """Whether far from the needles nothing but current and metabolism warms or cools tissue at first."""
         start, tissue = self.problem.tissue.initial_temperature, self.problem.tissue
         blood = [temperature for _, temperature in self.open_vessels.blood_cells]
         return (

@@ -83,6 +83,40 @@ def test_tiles_change_nothing(
         assert np.array_equal(values, found[name]), name
 
 
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_lists_as_long_as_another_array(n: int) -> None:
+    """The four coefficients of a stage are not one value per link, however many links there are."""
+    layout, backend = Layout((8, 8, 8)), CpuBackend(1)
+    cells = np.array([10, 100, 300, 400, 450])[:n]
+    starts, where = row_starts(cells, layout.shape), layout.memory_index(cells)
+    factor, wall = np.ones(n, np.float32), np.zeros(n, np.float32)
+    T, k = backend.field(layout, 2.0), backend.field(layout, 1.0)
+    schemes = backend.asarray(np.array([0.0, 0.0, 1.0, 0.0, 5.0, 6.0, 7.0, 8.0]), "float32")
+    booked, scratch, u = np.zeros(n), backend.field(layout), backend.field(layout)
+    stage, first = schemes[:4], np.int32(1)
+    ledger = (np.zeros(n), booked, np.zeros(n))
+    beside = (where, factor, wall, T, k)
+    capacity = (backend.field(layout, 1.0), np.float32(1.0))
+    backend.program(
+        [
+            backend.call_on_cells("scale_add", layout, np.float32(0), scratch, np.float32(0), scratch),
+            backend.call_on_entries("book_walls", layout, starts, *beside, stage, first, *ledger),
+            backend.call_on_entries(
+                "add_walls", layout, starts, *beside, *capacity, stage, first, scratch, u
+            ),
+        ]
+    )()
+    assert booked.tolist() == [2.0] * n  # factor k (T − T_wall)
+    assert u[where].tolist() == [-2.0] * n
+
+
+def test_arrays_by_entry_are_read_from_the_source() -> None:
+    signatures = kernel_signatures()
+    assert signatures["add_walls"].by_entry == {"cell", "strength", "drive"}
+    assert signatures["scale_faces"].by_entry == {"face", "factor"}
+    assert not signatures["smooth"].by_entry
+
+
 def test_a_treatment_by_tiles_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     case = small_problem(
         anatomy=plain_anatomy((15, 17, 13), 3e-3),

@@ -191,6 +191,28 @@ def test_a_window_changes_little(case: str) -> None:
     assert found.audit.perfusion == pytest.approx(whole.audit.perfusion, rel=0.1)
 
 
+def test_cells_that_metal_leaves_beyond_the_window_keep_what_they_are_given() -> None:
+    """A needle is withdrawn and another put elsewhere: the track takes its neighbours' temperature."""
+    backend = CpuBackend(1)
+    backend.prefers_whole_rows = False
+    electrodes = (needle("a", (0.001, 0.001, -0.05)), needle("b", (0.013, 0.001, -0.05)))
+    problem = small_problem(anatomy=plain_anatomy((32, 32, 64), 2e-3), electrodes=electrodes)
+    treatment = Treatment(problem, backend)
+    treatment.place(electrodes[:1])
+    treatment.layout.interior(treatment.heat)[:] = 3e5
+    treatment.far_field.pass_time(1.0, 20.0)
+    treatment.far_field.bring_up_to_date(treatment.enthalpy, treatment.heat)
+    before = treatment.solid_mask
+    treatment.place(electrodes[1:])
+    track = before & ~treatment.solid_mask & beyond(treatment)
+    given = treatment.host(treatment.enthalpy)[track]
+    treatment.far_field.pass_time(0.0, 1e-3)
+    treatment.far_field.bring_up_to_date(treatment.enthalpy, treatment.heat)
+    assert track.sum() > 10
+    assert given.min() > 1.0
+    assert treatment.host(treatment.enthalpy)[track] == pytest.approx(given, rel=1e-3)
+
+
 @pytest.mark.parametrize("whole_rows", [False, True])
 def test_the_window_grows_where_heat_comes_near(whole_rows: bool) -> None:
     problem = small_problem(

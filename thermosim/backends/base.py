@@ -123,6 +123,7 @@ class KernelSignature:
     around: frozenset[str] = frozenset()  # parameters that are read at neighbours, too
     constant: frozenset[str] = frozenset()  # arrays that are only read
     several_values: bool = False  # leaves more than one number per row
+    by_entry: frozenset[str] = frozenset()  # of a kernel on a list: arrays of one value per entry
 
     @cached_property
     def expected(self) -> tuple[tuple[np.dtype[Any], bool], ...]:
@@ -135,8 +136,8 @@ class Call:
     """A kernel with its arguments, to be run as part of a program.
 
     `arguments` are all of them, those of the grid or the number of entries included. `starts`: of a kernel
-    on a list, the first entry of each row of cells and of the end; arguments as long as the list belong to
-    it. `box`: planes and rows of the grid it runs on, which is `ratio` times coarser than the program's.
+    on a list, the first entry of each row of cells and of the end. `box`: planes and rows of the grid it
+    runs on, which is `ratio` times coarser than the program's.
     """
 
     signature: KernelSignature
@@ -189,6 +190,7 @@ def read_signatures(directory: Path) -> dict[str, KernelSignature]:
                 frozenset(around),
                 frozenset(constant),
                 "rows + n" in body,
+                frozenset(re.findall(r"\b(\w+)\[e\b", body)) if kind == "entry" else frozenset(),
             )
     return signatures
 

@@ -24,7 +24,6 @@ CALL = np.dtype(
         ("run", "u8"),
         ("arguments", "u8"),
         ("starts", "u8"),
-        ("lists", "u8"),
         ("planes", "i4"),
         ("rows", "i4"),
         ("lag", "i4"),
@@ -68,7 +67,8 @@ def run_functions(signatures: Iterable[KernelSignature]) -> str:
                 elif name == "rows":
                     words.append(f"({base}*)c.arguments[{a}].pointer + (long)i * c.rows + b.j0")
                 else:
-                    words.append(f"c.entries<{base}>({a}, {'0' if signature.has_grid else 'first'})")
+                    shift = " + first" if name in signature.by_entry else ""
+                    words.append(f"({base}*)c.arguments[{a}].pointer{shift}")
             elif name == "n" and signature.kind == "entry":
                 words.append("last - first")
             elif name in ("fine_nx", "fine_ny"):  # of which the box sees the rest
@@ -184,19 +184,17 @@ class CpuProgram:
         addresses: list[list[int]] = []
         for call in calls:
             begins.append(len(arguments))
-            lists, mine = 0, []
-            for a, value in enumerate(call.arguments):
+            mine = []
+            for value in call.arguments:
                 if value.ndim:
                     mine.append(address(value))
                     arguments.append(mine[-1])
-                    if call.starts is not None and value.size == call.starts[-1]:
-                        lists |= 1 << a
                 else:
                     arguments.append(int.from_bytes(value.tobytes(), sys.byteorder))
             addresses.append(mine)
             starts = 0 if call.starts is None else address(call.starts)
             run = _function_address(library, call.signature.name)
-            entries.append((run, 0, starts, lists, *call.box, 0, call.ratio))
+            entries.append((run, 0, starts, *call.box, 0, call.ratio))
         table = np.array(entries, CALL)
         self._arguments = np.array(arguments, dtype="u8")
         table["arguments"] = self._arguments.ctypes.data + 8 * np.array(begins, dtype="u8")
