@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,8 +19,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from thermosim.anatomy.anatomy import Anatomy, TriangleSurface
-from thermosim.build import Anatomies, Case, Result, build_problem
+from thermosim.build import Anatomies, Case, Result, build_problem, lay_out
 from thermosim.errors import BackendError, InputError, Interrupted, ThermosimError
+from thermosim.interrupts import held_back, let_through, note
 from thermosim.outcome.criteria import CRITERIA
 from thermosim.resources import available_cores
 
@@ -103,7 +103,8 @@ def run_batch(
 ) -> Iterator[Finished[Kept]]:
     """Simulate cases side by side, and yield each as it ends, in any order.
 
-    A case that is refused or fails numerically is yielded with its error; the others go on.
+    A case that is refused or fails numerically is yielded with its error; the others go on. How many run
+    together is told from the size of the first case that is not refused: the cases are taken to be alike.
 
     Parameters
     ----------
@@ -118,12 +119,17 @@ def run_batch(
     ------
     InputError, BackendError
         For a number of workers, or of cases together, that makes no sense or does not fit into memory; when a
-        worker dies.
+        worker cannot begin or dies.
     """
     anatomies = anatomies or Anatomies()
     waiting = enumerate(cases)
-    first = next(waiting, None)
-    if first is None:
+    for first in waiting:
+        try:
+            lay_out(first[1], anatomies)
+            break
+        except ThermosimError as error:
+            yield Finished(first[0], None, error)
+    else:
         return
     backend = first[1].config.backend
     count = n_workers(first[1], workers)
@@ -155,7 +161,8 @@ def run_batch(
                     else:
                         lot.append(job_or_end)
                 if lot:
-                    sent = pool.submit(_work, [(job.problem, job.token, job.packed) for job in lot], each)
+                    with held_back():
+                        sent = pool.submit(_work, [(job.problem, job.token, job.packed) for job in lot], each)
                     running[sent] = lot
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 for job, (kept, failed) in zip(running.pop(future), future.result(), strict=True):
@@ -203,8 +210,7 @@ def n_together(case: Case, wanted: int, workers: int) -> int:
     InputError
         When so many do not fit into the memory of a GPU.
     """
-    from thermosim.backends import n_devices, select
-    from thermosim.backends.of_cases import MOST_CASES
+    from thermosim.backends import select
     from thermosim.build import lay_out_box
     from thermosim.simulation import device_memory
 
@@ -212,17 +218,31 @@ def n_together(case: Case, wanted: int, workers: int) -> int:
     if wanted < 0:
         raise InputError(f"together={wanted} must be 0 (as many as fit) or more")
     device = select(backend.name, max(1, backend.threads), backend.device)
-    free = device.free_memory()
+    free = memory_of_worker(device, workers)
     if free is None:
         return 1
-    each, sharing = device_memory(*lay_out_box(case)), -(-workers // n_devices(device.name))
-    fit = free // (sharing * each)
-    if wanted > fit:
+    each = device_memory(*lay_out_box(case))
+    if wanted * each > free:
         raise InputError(
-            f"together={wanted}: these cases need about {1e-9 * wanted * sharing * each:.3g} GB on the GPU, "
-            f"{1e-9 * free:.3g} GB are free there; use together={max(1, fit)} or a coarser grid"
+            f"together={wanted}: these cases need about {1e-9 * wanted * each:.3g} GB on the GPU, "
+            f"{1e-9 * free:.3g} GB are free there; use together={max(1, free // each)} or a coarser grid"
         )
-    return int(wanted or max(1, min(fit, MOST_CASES)))
+    return wanted or as_many_as_fit(each, free)
+
+
+def memory_of_worker(device: Backend, workers: int) -> int | None:
+    """Bytes that each of so many workers may fill on its GPU; None on the processor."""
+    from thermosim.backends import n_devices
+
+    free = device.free_memory()
+    return None if free is None else free // -(-workers // n_devices(device.name))
+
+
+def as_many_as_fit(each: int, free: int) -> int:
+    """Cases that share launches, where each takes so many bytes of those that are free."""
+    from thermosim.backends.of_cases import MOST_CASES
+
+    return max(1, min(free // each, MOST_CASES))
 
 
 # ---------------------------------------------------------------------------- here
@@ -321,23 +341,36 @@ def _begin(ranks: Any, setting: tuple[str, int, int], keep: Any, criteria: tuple
     """Make a worker ready: its device for good, what to keep of each case."""
     from thermosim.backends import n_devices, select
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # between cases; a run that is stopped says so itself
+    stopped = [False]
+    note(stopped)  # a run sees it at its next step, and no other begins
+    let_through()
+    _worker.update(stopped=stopped, keep=keep, criteria=criteria)
     name, threads, _ = setting
-    rank = ranks.get()
-    device = rank % n_devices(name) if name == "cuda" else 0
-    _worker.update(backend=select(name, threads, device), keep=keep, criteria=criteria)
+    try:
+        rank = ranks.get()
+        backend = select(name, threads, rank % n_devices(name) if name == "cuda" else 0)
+    except Exception as error:  # raised here it would be lost with the worker
+        _worker["error"] = error
+    else:
+        backend.interrupted = stopped
+        _worker["backend"] = backend
 
 
 def _work(lot: list[tuple[Problem, int, bytes]], together: int) -> list[_Answer[Any]]:
     """Run some cases; an anatomy, made by this program's other half, is unpacked once."""
+    if _worker["stopped"][0]:
+        raise Interrupted("stopped")
+    if "error" in _worker:
+        raise _worker["error"]
     work = partial(_run, keep=_worker["keep"], criteria=_worker["criteria"])
     tasks = [partial(work, _whole(*job)) for job in lot]
     if together == 1:
         return [_tried(partial(task, _worker["backend"])) for task in tasks]
     from thermosim.backends.joined import Conductor
 
+    conductor = Conductor[Any](_worker["backend"], _worker["stopped"])
     found: dict[int, _Answer[Any]] = {}
-    for number, kept, error in Conductor[Any](_worker["backend"]).run(tasks, together):
+    for number, kept, error in conductor.run(tasks, together):
         found[number] = kept, _of_a_case(error)
     return [found[number] for number in range(len(lot))]
 

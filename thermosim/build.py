@@ -257,10 +257,10 @@ def lay_out(case: Case, anatomies: Anatomies | None = None) -> Layout:
     return Layout(source, electrodes, grid)
 
 
-def lay_out_box(case: Case) -> tuple[tuple[int, int, int], int]:
+def lay_out_box(case: Case, anatomies: Anatomies | None = None) -> tuple[tuple[int, int, int], int]:
     """Cells of the box and electrodes in it at once, without asking for memory."""
     config = case.config
-    source = anatomy_source(config.anatomy)
+    source = (anatomies or Anatomies()).source(config.anatomy)
     together = config.protocol.serial == "none"
     electrodes = electrodes_from(config.layout, config.applicators, source.tumor_centers(), together)
     protocol = Protocol.of(config.protocol, electrodes)
@@ -400,7 +400,9 @@ def simulate(
     run = simulation.run(problem, backend, callbacks=tuple(callbacks), checkpoint=checkpoint, resume=resume)
     from thermosim.outcome.assess import assess  # slow to import: the first step need not wait for it
 
-    outcome = assess(run, config.damage, threads=config.backend.threads or available_cores())
+    outcome = assess(
+        run, config.damage, threads=backend.threads or config.backend.threads or available_cores()
+    )
     return Result(case, run, outcome, source.display_surfaces(), log)
 
 

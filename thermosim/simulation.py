@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import signal
 import sys
-import threading
 import time as wall_clock
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -28,6 +25,7 @@ from thermosim.backends.base import Backend, Layout
 from thermosim.callbacks import Callback, Progress
 from thermosim.clock import Clock
 from thermosim.errors import InputError, Interrupted, NumericalError
+from thermosim.interrupts import noted
 from thermosim.numerics.half_step import LimitedSlope
 from thermosim.physics.bioheat import Outlook, Reading
 from thermosim.physics.electric_potential import ElectricPotential
@@ -136,21 +134,8 @@ def _deferred_interrupt(known: list[bool] | None) -> Iterator[list[bool]]:
     if known is not None:
         yield known
         return
-    asked = [False]
-    if threading.current_thread() is not threading.main_thread():
+    with noted([False]) as asked:
         yield asked
-        return
-
-    def remember(_signal: int, _frame: FrameType | None) -> None:
-        if asked[0]:  # the second time at once
-            raise KeyboardInterrupt
-        asked[0] = True
-
-    before = signal.signal(signal.SIGINT, remember)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class _OnHost(Mapping[str, NDArray[Any]]):

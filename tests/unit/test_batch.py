@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import gc
+import os
+import queue
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import thermosim
+from thermosim import batch
+from thermosim.backends.cpu import CpuBackend
 from thermosim.batch import n_workers, run_batch, simulate_batch
 from thermosim.build import Anatomies, Case, build_problem, load_case, simulate
-from thermosim.errors import InputError
+from thermosim.errors import BackendError, InputError, Interrupted
 from thermosim.physics import vessel_walls
 
 WORDS = [
@@ -103,6 +108,39 @@ def test_workers_that_make_no_sense_are_refused() -> None:
         n_workers(case("solver.memory_limit_gb=1"), 1000)
     assert n_workers(case(), 3) == 3
     assert simulate_batch([], workers=2) == []
+
+
+def test_a_worker_of_the_batch_that_cannot_begin_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: object) -> None:
+        raise BackendError("no device today")
+
+    monkeypatch.setattr("thermosim.backends.select", nothing)
+    monkeypatch.setattr(batch, "_worker", {})
+    before = signal.getsignal(signal.SIGINT)
+    ranks: queue.SimpleQueue[int] = queue.SimpleQueue()
+    ranks.put(0)
+    try:
+        batch._begin(ranks, ("cpu", 1, 0), hottest, ())
+        with pytest.raises(BackendError, match="no device today"):
+            batch._work([], 1)
+        os.kill(os.getpid(), signal.SIGINT)  # noted, and no other case begins
+        with pytest.raises(Interrupted):
+            batch._work([], 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_zones_are_measured_on_the_threads_of_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def assess(*_: object, threads: int) -> None:
+        seen.append(threads)
+
+    monkeypatch.setattr("thermosim.outcome.assess.assess", assess)
+    monkeypatch.setattr("thermosim.simulation.run", lambda *_, **__: None)
+    simulate(case("backend.threads=0"), backend=CpuBackend(1))
+    simulate(case("backend.threads=2"))
+    assert seen == [1, 2]
 
 
 def test_walls_of_a_lumen_are_fitted_once_and_forgotten_with_it() -> None:

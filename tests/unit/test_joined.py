@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -270,6 +271,32 @@ def test_ctrl_c_stops_all_and_leaves_no_thread() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_second_ctrl_c_breaks_off_a_case_that_runs_and_leaves_no_thread() -> None:
+    before = threading.active_count()
+
+    def stopped(backend: Backend) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)  # the conductor gives up meanwhile
+        try:
+            asks(1.0, 3, backend)
+        finally:
+            backend.meet("on the way out")
+
+    with pytest.raises(KeyboardInterrupt):
+        joined(KernelByKernel(), [partial(asks, 1.0, 3), stopped], 2)
+    assert threading.active_count() == before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_case_takes_over_what_its_device_prefers() -> None:
+    device = KernelByKernel()
+    for whole in (True, False):
+        device.prefers_whole_rows, device.threads = whole, 3
+        case = started(device)
+        assert (case.prefers_whole_rows, case.threads) == (whole, 3)
+
+
 def test_one_who_listens_no_more_leaves_no_thread() -> None:
     before = threading.active_count()
     results = Conductor[float](KernelByKernel()).run([partial(asks, 1.0, n) for n in (1, 9, 9)], 3)
@@ -322,6 +349,26 @@ def test_a_batch_on_a_device_with_memory_is_joined(
     assert max(sizes) == 3
     alone = [float(run(problem, KernelByKernel()).temperature.max()) for problem in problems()]
     assert [found[number].kept for number in (0, 2, 3)] == alone
+
+
+def test_the_first_case_that_is_not_refused_tells_how_many_go_together(
+    device: WithMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Case] = []
+
+    def noted(first: Case, wanted: int, workers: int) -> int:
+        seen.append(first)
+        return 1
+
+    monkeypatch.setattr("thermosim.batch.n_together", noted)
+    monkeypatch.setattr("thermosim.batch._run", lambda *_, **__: 1.0)
+    refused, good = case("grid.spacing_mm=20"), case()
+    found = list(run_batch([refused, refused, good, refused], keep=hottest, criteria=()))
+    assert seen == [good]
+    assert sorted((one.number, one.error is None) for one in found) == [
+        *[(0, False), (1, False), (2, True), (3, False)]
+    ]
+    assert all(one.error is not None for one in run_batch([refused], keep=hottest))
 
 
 def test_how_many_go_together_is_chosen_from_memory(device: WithMemory) -> None:

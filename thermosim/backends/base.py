@@ -218,8 +218,10 @@ class Backend(ABC):
     device: str
     prefers_whole_rows = False
     """Whether a part of a grid is better cut out with its rows along z left whole."""
+    threads = 0
+    """Threads of the host that may work for its cases; 0: what a case chooses."""
     interrupted: list[bool] | None = None
-    """Set by Ctrl-C, for a run that is not in the main thread to see it."""
+    """Set by Ctrl-C, where not the run itself but somebody else listens to it."""
 
     def __init__(self) -> None:
         self.kernel_digest = kernel_digest()

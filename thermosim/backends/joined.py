@@ -13,13 +13,11 @@ Cases fall out of step: each solves its potential when it has to. At places that
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -27,6 +25,7 @@ from numpy.typing import NDArray
 
 from thermosim.backends.base import Array, Backend, KernelSignature
 from thermosim.errors import Interrupted
+from thermosim.interrupts import noted
 
 T = TypeVar("T")
 
@@ -107,6 +106,7 @@ class CaseBackend(Backend):
     def __init__(self, on: Backend, park: Callable[[], None]) -> None:
         super().__init__()
         self.name, self.device, self._on, self._park = on.name, on.device, on, park
+        self.threads, self.prefers_whole_rows = on.threads, on.prefers_whole_rows
         self.queue: list[_Launch] = []
         self.wanted: list[Array] | None = None  # what the case waits for; empty: only that its queue is run
         self.answer: list[NDArray[Any]] = []
@@ -203,27 +203,34 @@ class _Case(Generic[T]):
         self.error: BaseException | None = None
         self.has_ended = False
         self.leaves: BaseException | None = None  # raised where it is parked
-        self._go, self._back = threading.Lock(), threading.Lock()
-        self._go.acquire()
-        self._back.acquire()
+        # What is put is counted, not lost or refused, wherever Ctrl-C breaks the conductor off.
+        self._go: SimpleQueue[None] = SimpleQueue()
+        self._back: SimpleQueue[None] = SimpleQueue()
         self._thread = threading.Thread(target=self._body, name=f"case {number}", daemon=True)
         self._thread.start()
 
     def resume(self) -> None:
         """Let it run until it parks or ends."""
-        self._go.release()
-        self._back.acquire()
+        self._go.put(None)
+        self._back.get()
         if self.has_ended:
             self._thread.join()
 
+    def leave(self) -> None:
+        """Unwind it, parked or running: it may park once more on its way, or have done so unseen."""
+        self.leaves = _Leave()
+        while not self.has_ended:
+            self.resume()
+        self._thread.join()
+
     def _park(self) -> None:
-        self._back.release()
-        self._go.acquire()
+        self._back.put(None)
+        self._go.get()
         if self.leaves is not None:
             raise self.leaves
 
     def _body(self) -> None:
-        self._go.acquire()
+        self._go.get()
         try:
             if self.leaves is None:
                 self._conductor.device.use()
@@ -232,19 +239,20 @@ class _Case(Generic[T]):
             self.error = error
         self.backend.queue.clear()  # of a case that failed
         self.has_ended = True
-        self._back.release()
+        self._back.put(None)
 
 
 class Conductor(Generic[T]):
     """Runs tasks on one device so that their launches are joined.
 
-    `n_waits`: how often the host waited for the device so far.
+    `n_waits`: how often the host waited for the device so far. `interrupted`: set by Ctrl-C, here or by
+    somebody who gives the flag that he sets.
     """
 
-    def __init__(self, device: Backend) -> None:
+    def __init__(self, device: Backend, interrupted: list[bool] | None = None) -> None:
         self.device = device
         self.n_waits = 0
-        self.interrupted = [False]
+        self.interrupted = [False] if interrupted is None else interrupted
 
     def run(
         self, tasks: Iterable[Callable[[Backend], T]], at_once: int
@@ -260,10 +268,12 @@ class Conductor(Generic[T]):
         ------
         Interrupted
             After Ctrl-C, which tasks see (`Backend.interrupted`): no other begins, and those that run end.
+        KeyboardInterrupt
+            After a second one, once those that ran are unwound.
         """
         waiting, live = enumerate(tasks), []  # type: ignore[var-annotated]
         more = True
-        with _interrupt_noted(self.interrupted):
+        with noted(self.interrupted):
             try:
                 while True:
                     while more and len(live) < at_once and not self.interrupted[0]:
@@ -286,9 +296,9 @@ class Conductor(Generic[T]):
                     elif not live and not more:
                         return
             finally:
-                for case in (case for case in live if not case.has_ended):
-                    case.leaves = _Leave()
-                    case.resume()
+                with noted(self.interrupted, breaks=False):
+                    for case in live:
+                        case.leave()
 
     def _step(self, live: Sequence[_Case[T]]) -> None:
         """Answer those who wait for values; if nobody does, the largest group of those who meet goes on."""
@@ -311,22 +321,3 @@ class Conductor(Generic[T]):
             case.backend.wanted = None
         for case in asking:
             case.resume()
-
-
-@contextmanager
-def _interrupt_noted(asked: list[bool]) -> Iterator[None]:
-    """Ctrl-C sets a flag (in the main thread), a second one breaks off."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def remember(_signal: int, _frame: FrameType | None) -> None:
-        if asked[0]:
-            raise KeyboardInterrupt
-        asked[0] = True
-
-    before = signal.signal(signal.SIGINT, remember)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
