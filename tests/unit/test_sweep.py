@@ -288,7 +288,8 @@ def test_ctrl_c_while_workers_start_begins_nothing(tmp_path: Path, delay: float)
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
 def test_ctrl_c_stops_all_jobs_and_says_how_to_go_on(tmp_path: Path) -> None:
-    words = [*WORDS, "protocol.segments.0.duration_min=240", "protocol.generator.power=1,2,3,4"]
+    words = [*WORDS, "protocol.segments.0.duration_min=240", "solver.maximum_time_step=0.3"]
+    words += ["protocol.generator.power=1,2,3,4"]
     file = tmp_path / "run.py"  # workers import the main module
     file.write_text(SCRIPT)
     command = [sys.executable, str(file), "simulate", "-m", *words, f"output.directory={tmp_path / 'out'}"]
