@@ -11,6 +11,7 @@ import argparse
 import json
 import multiprocessing
 import re
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from measure import FULL_SIZE, Setting
 from provenance import provenance
 
 from thermosim.backends import select
+from thermosim.errors import ThermosimError
 
 FORMAT = "thermosim-benchmark/2"
 
@@ -101,8 +103,6 @@ def _parser() -> argparse.ArgumentParser:
     given = parser.parse_args
 
     def checked(words: list[str] | None = None) -> argparse.Namespace:
-        import sys
-
         # key=value serves as --key value, as everywhere in thermosim
         words = [re.sub(r"^([a-z_]+)=", _as_option, w) for w in (sys.argv[1:] if words is None else words)]
         options = given(words)
@@ -124,4 +124,8 @@ def _as_option(match: re.Match[str]) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except ThermosimError as error:
+        print(f"thermosim: error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,12 +59,21 @@ def main(arguments: list[str] | None = None) -> int:
     if words[0] not in commands:
         return refuse(InputError(f"{words[0]!r} is no subcommand; use {', '.join(commands)}, or --help"))
     try:
-        return commands[words[0]](words[1:])
-    except JobFailed as error:
-        return error.exit_code
+        return _refusing(commands[words[0]], words[1:])
     except KeyboardInterrupt:
         print("thermosim: stopped", file=sys.stderr)
         return STOPPED
+
+
+def _refusing(command: Callable[[list[str]], int], words: list[str]) -> int:
+    """Run a subcommand; errors become one line and an exit code."""
+    try:
+        return command(words)
+    except JobFailed as error:
+        return error.exit_code
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         return refuse(error)
 

@@ -79,13 +79,14 @@ def composition_message(error: BaseException) -> str:
     omega = [c for c in causes if isinstance(c, OmegaConfBaseException) and c.msg]
     if omega:
         deepest = omega[-1]
-        text = str(deepest.msg).splitlines()[0]
+        text = str(deepest.msg).partition("\n")[0]
         key = str(deepest.full_key or "")
         text = text if not key or key in text else f"{key}: {text}"
-        first = str(error).splitlines()[0].rstrip(".") if error is not deepest else ""
+        first = "" if error is deepest else str(error).partition("\n")[0].rstrip(".")
         text = f"{text}; a new entry is added with + before the key" if "not in struct" in text else text
         return f"{first} ({text})" if first and first not in text and text not in first else text
     text = str(error).split("Config search path:")[0].split("See https://hydra.cc")[0]
     override = getattr(error, "override", None)
     text = f"{override!r} cannot be read as key=value: {text}" if override else text
-    return " ".join(text.split()).replace("In 'config': Could", "could")
+    text = " ".join(text.split()).replace("In 'config': Could", "could")
+    return text or f"the settings cannot be composed ({type(error).__name__})"

@@ -7,10 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from omegaconf.errors import ConfigKeyError
 
 from thermosim import __version__, build, cli
+from thermosim.backends.cuda import missing
 from thermosim.commands import simulate, sweep
-from thermosim.errors import Interrupted, NumericalError
+from thermosim.errors import InputError, Interrupted, NumericalError
 
 
 def command(capfd, *words):
@@ -215,3 +217,41 @@ def test_starting_up_does_not_import_what_only_a_report_needs():
         [sys.executable, "-c", script], env=os.environ.copy(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"imported at start: {done.stderr}"
+
+
+def test_ctrl_c_that_comes_out_as_an_error_of_composition_is_still_ctrl_c(capfd, monkeypatch):
+    """Clean-up in OmegaConf may fail while a KeyboardInterrupt passes through it."""
+
+    def interrupted(words):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise InputError("") from AttributeError("no attribute '_invalidate_flags_cache'")
+
+    monkeypatch.setattr(cli, "_study", interrupted)
+    code, _, err = command(capfd, "study")
+    assert code == 130
+    assert err == "thermosim: stopped\n"
+
+
+def test_an_error_of_composition_without_words_is_still_one_line(capfd, monkeypatch):
+    def wordless(words):
+        raise ConfigKeyError("")
+
+    monkeypatch.setattr(cli, "_study", wordless)
+    refused(capfd, "study")
+
+
+def test_whoever_reads_may_stop_listening():
+    """As with `thermosim --help | head -0`."""
+    words = [sys.executable, "-m", "thermosim", "simulate", "--cfg", "job"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_benchmarks_refuse_a_missing_gpu_in_one_line(capfd):
+    if missing() is None:
+        pytest.skip("there is a GPU")
+    refused(capfd, "bench", "triad", "backend=cuda")

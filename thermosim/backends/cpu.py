@@ -158,7 +158,8 @@ class CpuBackend(Backend):
         cpu_program.declare(self._library)
         self._allocations = 0
         self._functions: dict[str, Any] = {}
-        self.device = f"{processor()}, {self.threads} threads, {compiler_version(compiler() or '')}"
+        many = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        self.device = f"{processor()}, {many}, {compiler_version(compiler() or '')}"
 
     def full(self, size: int, value: float, dtype: str) -> Array:
         # pages apart by whole multiples would put cell p of all fields into one set of the first cache

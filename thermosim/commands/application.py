@@ -113,7 +113,9 @@ def run_application(
             hint = f"{emptied[0]}: a group needs one of its options; " if emptied else ""
             raise InputError(hint + " ".join(str(error).split())) from error
         except OSError as error:  # the output directory cannot be made; jobs never raise it
-            if not error.strerror:  # Hydra's own errors are among these, too
+            if not (
+                error.strerror and error.filename
+            ):  # Hydra's own errors are among these, broken pipes, too
                 raise
             raise InputError(
                 f"the output directory {error.filename} cannot be made ({error.strerror}); "
@@ -179,12 +181,29 @@ def _run_job(settings: DictConfig, run: Callable[[Job], int], verdicts: Path) ->
 
 
 def refuse(error: Exception, label: str = "") -> int:
-    """Print one line on stderr and return the exit code that goes with the error."""
+    """Print one line on stderr and return the exit code that goes with the error.
+
+    Ctrl-C while settings are composed may come out as an error of Hydra's; it is Ctrl-C all the same.
+    """
+    if not isinstance(error, Interrupted) and _was_interrupted(error):
+        raise KeyboardInterrupt from None
     if os.environ.get("THERMOSIM_DEBUG") == "1" and not isinstance(error, ThermosimError):
         raise error
     code, text = explain(error)
     print(f"thermosim: error: {label}{text}", file=sys.stderr, flush=True)
     return code
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether a KeyboardInterrupt led to this error."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        cause = waiting.pop()
+        if cause is not None and not any(cause is other for other in seen):
+            seen.append(cause)
+            waiting += [cause.__cause__, cause.__context__]
+    return any(isinstance(cause, KeyboardInterrupt) for cause in seen)
 
 
 def say(lines: Iterator[str], label: str = "") -> None:
