@@ -9,9 +9,10 @@ threads.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -132,15 +133,16 @@ def run_batch(
     else:
         return
     backend = first[1].config.backend
-    count = n_workers(first[1], workers)
+    count = n_workers(first[1], workers, len(cases) if isinstance(cases, Sized) else None)
     each = n_together(first[1], together, count)
     jobs = _jobs(first, waiting, anatomies)
-    setting = (backend.name, max(1, backend.threads), backend.device)
     if count == 1:
         from thermosim.backends import select
 
-        yield from _run_here(select(*setting), jobs, each, partial(_run, keep=keep, criteria=criteria))
+        here = select(backend.name, backend.threads, backend.device)
+        yield from _run_here(here, jobs, each, partial(_run, keep=keep, criteria=criteria))
         return
+    setting = (backend.name, max(1, backend.threads), backend.device)
     context = multiprocessing.get_context("spawn")  # a fork would share OpenMP's threads
     ranks = context.SimpleQueue()
     for rank in range(count):
@@ -169,14 +171,24 @@ def run_batch(
                     yield Finished(job.number, kept, failed, job.anatomy)
     except BrokenProcessPool as error:
         raise BackendError(
-            "a worker of the batch died, perhaps for want of memory; use fewer workers or a coarser grid"
+            "a worker of the batch died: for want of memory (use fewer workers or a coarser grid), or as "
+            'the script that asks for the batch does so outside of if __name__ == "__main__":'
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def n_workers(case: Case, wanted: int) -> int:
-    """Processes for a batch of cases like this one.
+LEAST_CASES, SMALL_CELLS = 3, 500_000
+"""A worker takes seconds to start: of cases of at most so many cells it should have so many to run."""
+
+
+def most_workers(n_cases: int, n_cells: int) -> int:
+    """Workers on the processor that have enough to do with so many cases of this size."""
+    return n_cases if n_cells > SMALL_CELLS else max(1, n_cases // LEAST_CASES)
+
+
+def n_workers(case: Case, wanted: int, n_cases: int | None = None) -> int:
+    """Processes for a batch of `n_cases` (if that is known) like this one.
 
     Raises
     ------
@@ -198,6 +210,8 @@ def n_workers(case: Case, wanted: int) -> int:
         from thermosim.build import lay_out_box
 
         shape, n_electrodes = lay_out_box(case)
+        if n_cases is not None and not wanted:
+            count = min(count, most_workers(n_cases, math.prod(shape)))
         check_memory(count * estimate_memory(shape, n_electrodes), shape, case.config.solver.memory_limit_gb)
     return count
 

@@ -93,7 +93,9 @@ def study_of(settings: Any, directory: Path, progress: bool = False) -> dict[str
         For values that make no sense, or a directory that holds another study.
     """
     plan = plan_of(settings)
-    workers = n_workers(plan.case, plan.config.workers)  # refuses what does not work here before any file
+    workers = n_workers(
+        plan.case, plan.config.workers, plan.config.n + 1
+    )  # refuses what does not work here before any file
     n_together(plan.case, plan.config.together, workers)
     directory.mkdir(parents=True, exist_ok=True)
     _claim(directory, plan)

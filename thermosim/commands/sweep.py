@@ -7,6 +7,7 @@ when it is run by itself.
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import sys
@@ -119,11 +120,12 @@ def plan_of(cases: Sequence[Case]) -> Plan:
     """How to run cases of one backend.
 
     On the processor as many side by side as there are cores (over `backend.threads`, if it is given) and
-    memory, each with its share of the threads; on GPUs a worker for each, with as many cases as fit if all
-    are as large as the largest. A case that is refused has no size: it says so when its turn comes.
+    memory, and as have enough to do, each with its share of the threads; on GPUs a worker for each, with as
+    many cases as fit if all are as large as the largest. A case that is refused has no size: it says so when
+    its turn comes.
     """
     from thermosim.backends import n_devices, select
-    from thermosim.batch import as_many_as_fit, memory_of_worker
+    from thermosim.batch import as_many_as_fit, memory_of_worker, most_workers
     from thermosim.simulation import device_memory, estimate_memory
 
     backend = cases[0].config.backend
@@ -136,8 +138,10 @@ def plan_of(cases: Sequence[Case]) -> Plan:
         together = as_many_as_fit(largest, free) if largest and free is not None else 1
         threads = backend.threads or max(1, cores // workers)
         return Plan(workers, threads, min(together, -(-len(cases) // workers)))
-    workers = min(len(cases), max(1, cores // max(1, backend.threads)))
-    for case, box in _boxes(cases):
+    boxes = list(_boxes(cases))
+    largest = max((math.prod(shape) for _, (shape, _) in boxes), default=0)
+    workers = min(most_workers(len(cases), largest), max(1, cores // max(1, backend.threads)))
+    for case, box in boxes:
         limit = case.config.solver.memory_limit_gb
         available = free_memory() if limit is None else int(limit * GIGABYTE)
         if available is not None:
