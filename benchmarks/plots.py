@@ -118,7 +118,9 @@ def _peers(cases: dict[str, Any]) -> Any:
         names = [row["peer"] + (" (scaled up)" if row.get("extrapolated") else "") for row in rows]
         colors = [OURS if row["peer"].startswith("thermosim") else OTHERS for row in rows]
         bars = axes.barh(names, values, color=colors)
-        axes.bar_label(bars, fmt="%.3g", padding=3, color=INK)
+        axes.bar_label(
+            bars, fmt=lambda value: f"{value:.3g}" if value < 1000 else f"{value:.0f}", padding=3, color=INK
+        )
         axes.set(xscale="linear" if case == "heat_peers" else "log", xlabel=label)
         axes.invert_yaxis()
         axes.margins(x=0.12)

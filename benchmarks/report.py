@@ -125,7 +125,7 @@ def _number(value: float | None, digits: int = 3) -> str:
         return "–"
     if value != 0.0 and (abs(value) >= 1e4 or abs(value) < 1e-3):
         return f"{value:.{digits - 1}e}"
-    return f"{value:.{digits}g}"
+    return f"{value:.{digits}g}" if abs(value) < 10.0**digits else f"{value:.0f}"
 
 
 def provenance_text(record: dict[str, Any]) -> str:

@@ -1,10 +1,11 @@
 """Many cases at once: anatomy laid on the grid once, cases spread over processor cores or GPUs.
 
 On the processor each case runs on one thread (`backend.threads`) in a worker process; small cases keep every
-core busy that way, without waiting for each other in every loop. Each GPU gets a process pinned to it, in
+core busy that way, without waiting for each other in every loop. A few small cases are not worth the start of
+workers and run here, one after another with all threads. Each GPU gets a process pinned to it, in
 which several cases share launches and waits (`backends/joined.py`), though each chooses its own time steps.
-What a case returns does not depend on its neighbours: it is bit for bit what `simulate` returns with as many
-threads.
+What a case returns does not depend on its neighbours or on the number of threads: it is bit for bit what
+`simulate` returns.
 """
 
 from __future__ import annotations
